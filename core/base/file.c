@@ -1,0 +1,239 @@
+/* Files: reading whole, mapping read-only, and replacing atomically. Durable order on replacement:
+ * write the temporary file beside the target, fsync it, rename it, fsync the folder. A failed fsync
+ * is never retried. */
+#include "core/base/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+mm_status mm_file_read(const char *path, size_t limit, char **data, size_t *bytes, mm_err *err)
+{
+    mm_status status = MM_OK;
+    char *buffer = NULL;
+    size_t used = 0;
+    size_t capacity = 0;
+    struct stat info;
+    *data = NULL;
+    *bytes = 0;
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return MM_FAIL_ERRNO(err, "%s: cannot open", path);
+    if (fstat(fd, &info) != 0) {
+        status = MM_FAIL_ERRNO(err, "%s: cannot stat", path);
+        goto done;
+    }
+    if (S_ISDIR(info.st_mode)) {
+        status = MM_FAIL(err, MM_EFORMAT, "%s: expected a file, found a folder", path);
+        goto done;
+    }
+    capacity = info.st_size > 0 ? (size_t)info.st_size : 0;
+    if (capacity > limit) {
+        status = MM_FAIL(err, MM_ELIMIT, "%s: file has %zu bytes, at most %zu are read", path,
+                         capacity, limit);
+        goto done;
+    }
+    buffer = mm_alloc(capacity + 1);
+    if (!buffer) {
+        status = MM_FAIL(err, MM_ENOMEM, "%s: no memory for %zu bytes", path, capacity);
+        goto done;
+    }
+    while (used < capacity) {
+        const ssize_t got = read(fd, buffer + used, capacity - used);
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) {
+            status = MM_FAIL_ERRNO(err, "%s: cannot read", path);
+            goto done;
+        }
+        if (got == 0) break;
+        used += (size_t)got;
+    }
+    buffer[used] = '\0';
+    *data = buffer;
+    *bytes = used;
+    buffer = NULL;
+done:
+    mm_free(buffer);
+    close(fd);
+    return status;
+}
+
+mm_status mm_dir_sync_of(const char *path, mm_err *err)
+{
+    const char *slash = strrchr(path, '/');
+    char *dir =
+        slash ? mm_strndup(path, slash == path ? 1 : (size_t)(slash - path)) : mm_strdup(".");
+    if (!dir) return MM_FAIL(err, MM_ENOMEM, "%s: no memory", path);
+    mm_status status = MM_OK;
+    const int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) {
+        status = MM_FAIL_ERRNO(err, "%s: cannot open folder", dir);
+    } else {
+        // Some file systems refuse fsync on folders with EINVAL; there the rename is as durable as
+        // it gets.
+        if (fsync(fd) != 0 && errno != EINVAL)
+            status = MM_FAIL_ERRNO(err, "%s: cannot flush folder", dir);
+        close(fd);
+    }
+    mm_free(dir);
+    return status;
+}
+
+mm_status mm_file_writer_open(mm_file_writer *writer, const char *path, mm_err *err)
+{
+    *writer = (mm_file_writer){.fd = -1};
+    mm_str temp = {0};
+    mm_str_addf(&temp, "%s.tmp-%ld", path, (long)getpid());
+    MM_TRY(mm_str_take(&temp, &writer->temp_path, NULL, err));
+    writer->path = mm_strdup(path);
+    if (!writer->path) {
+        mm_file_writer_drop(writer);
+        return MM_FAIL(err, MM_ENOMEM, "%s: no memory", path);
+    }
+    writer->fd = open(writer->temp_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (writer->fd < 0) {
+        const mm_status status = MM_FAIL_ERRNO(err, "%s: cannot create", path);
+        mm_file_writer_drop(writer);
+        return status;
+    }
+    return MM_OK;
+}
+
+mm_status mm_file_writer_write(mm_file_writer *writer, const void *data, size_t bytes, mm_err *err)
+{
+    const char *next = data;
+    while (bytes > 0) {
+        const ssize_t put = write(writer->fd, next, bytes);
+        if (put < 0 && errno == EINTR) continue;
+        if (put < 0) return MM_FAIL_ERRNO(err, "%s: cannot write", writer->path);
+        next += put;
+        bytes -= (size_t)put;
+    }
+    return MM_OK;
+}
+
+mm_status mm_file_writer_commit(mm_file_writer *writer, mm_err *err)
+{
+    mm_status status = MM_OK;
+    if (fsync(writer->fd) != 0) {
+        status = MM_FAIL_ERRNO(err, "%s: cannot flush", writer->path);
+        goto done;
+    }
+    const int fd = writer->fd;
+    writer->fd = -1;
+    if (close(fd) != 0) {
+        status = MM_FAIL_ERRNO(err, "%s: cannot close", writer->path);
+        goto done;
+    }
+    if (rename(writer->temp_path, writer->path) != 0) {
+        status = MM_FAIL_ERRNO(err, "%s: cannot put in place", writer->path);
+        goto done;
+    }
+    mm_free(writer->temp_path);
+    writer->temp_path = NULL;
+    status = mm_dir_sync_of(writer->path, err);
+done:
+    mm_file_writer_drop(writer);
+    return status;
+}
+
+void mm_file_writer_drop(mm_file_writer *writer)
+{
+    if (!writer) return;
+    if (writer->path || writer->temp_path) {
+        if (writer->fd >= 0) close(writer->fd);
+        if (writer->temp_path) unlink(writer->temp_path);
+    }
+    mm_free(writer->path);
+    mm_free(writer->temp_path);
+    *writer = (mm_file_writer){.fd = -1};
+}
+
+mm_status mm_file_write_atomic(const char *path, const void *data, size_t bytes, mm_err *err)
+{
+    mm_file_writer writer;
+    mm_status status;
+    MM_TRY(mm_file_writer_open(&writer, path, err));
+    MM_GO(mm_file_writer_write(&writer, data, bytes, err));
+    MM_GO(mm_file_writer_commit(&writer, err));
+done:
+    mm_file_writer_drop(&writer);
+    return status;
+}
+
+mm_status mm_file_map_open(mm_file_map *map, const char *path, mm_err *err)
+{
+    *map = (mm_file_map){0};
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return MM_FAIL_ERRNO(err, "%s: cannot open", path);
+    mm_status status = MM_OK;
+    struct stat info;
+    if (fstat(fd, &info) != 0) {
+        status = MM_FAIL_ERRNO(err, "%s: cannot stat", path);
+    } else if (!S_ISREG(info.st_mode)) {
+        status = MM_FAIL(err, MM_EFORMAT, "%s: expected a regular file", path);
+    } else if (info.st_size > 0) {
+        void *data = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+        if (data == MAP_FAILED) {
+            status = MM_FAIL_ERRNO(err, "%s: cannot map", path);
+        } else {
+            map->data = data;
+            map->bytes = (size_t)info.st_size;
+        }
+    }
+    close(fd);
+    return status;
+}
+
+void mm_file_map_drop(mm_file_map *map)
+{
+    if (!map) return;
+    // munmap takes a plain pointer although nothing is written through it.
+    if (map->data) munmap((void *)(uintptr_t)map->data, map->bytes);
+    *map = (mm_file_map){0};
+}
+
+bool mm_file_exists(const char *path) { return access(path, F_OK) == 0; }
+
+bool mm_file_is_dir(const char *path)
+{
+    struct stat info;
+    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+mm_status mm_dir_make(const char *path, mm_err *err)
+{
+    char *copy = mm_strdup(path);
+    if (!copy) return MM_FAIL(err, MM_ENOMEM, "%s: no memory", path);
+    mm_status status = MM_OK;
+    for (char *at = copy + 1; status == MM_OK; at++) {
+        if (*at != '/' && *at != '\0') continue;
+        const char kept = *at;
+        *at = '\0';
+        if (mkdir(copy, 0777) != 0 && !(errno == EEXIST && mm_file_is_dir(copy)))
+            status = MM_FAIL_ERRNO(err, "%s: cannot make folder", copy);
+        *at = kept;
+        if (kept == '\0') break;
+    }
+    mm_free(copy);
+    return status;
+}
+
+mm_status mm_path_join(char **out, const char *dir, const char *name, mm_err *err)
+{
+    mm_str path = {0};
+    const size_t length = strlen(dir);
+    mm_str_addf(&path, "%s%s%s", dir, length > 0 && dir[length - 1] == '/' ? "" : "/", name);
+    return mm_str_take(&path, out, NULL, err);
+}
+
+uint64_t mm_disk_free(const char *path)
+{
+    struct statvfs info;
+    if (statvfs(path, &info) != 0) return 0;
+    return (uint64_t)info.f_bavail * info.f_frsize;
+}
