@@ -1,0 +1,64 @@
+/* Batches: which documents, in which order, packed how. Every batch is a pure function of (options,
+ * epoch, position), so resuming needs two integers.
+ *
+ * Packed (default): documents in shuffled order fill micro-batches of batch_size × seq_len tokens
+ * without padding; a document longer than seq_len is cut into pieces that together predict every
+ * token once. Unpacked: one document per row, cut to seq_len as MiniMind cuts ([bos] + first
+ * seq_len-2 tokens + [eos]) and padded; pads are never learned.
+ */
+#ifndef MM_DATA_BATCH_H
+#define MM_DATA_BATCH_H
+
+#include "core/data/cache.h"
+#include "core/nn/batch.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum mm_split { MM_SPLIT_ALL = 0, MM_SPLIT_TRAIN, MM_SPLIT_VAL } mm_split;
+
+typedef struct mm_batcher_options {
+    int32_t batch_size; /* rows per micro-batch */
+    int32_t seq_len;    /* tokens per row */
+    bool pack;
+    bool shuffle;
+    uint64_t seed;
+    mm_split split;
+    double val_fraction;   /* of documents, by key; 0: none */
+    int64_t max_documents; /* 0: all; the first ones of the split in file order */
+} mm_batcher_options;
+
+typedef struct mm_batcher mm_batcher;
+typedef struct mm_data_position {
+    int64_t epoch;
+    int64_t micro_batch; /* within the epoch, the next one to be read */
+} mm_data_position;
+
+/* Keeps borrowed pointers to caches and tokenizer. No document on the chosen side is MM_EFORMAT. */
+MM_NODISCARD mm_status mm_batcher_new(mm_batcher **out, mm_token_cache *const *caches,
+                                      size_t n_caches, const mm_tokenizer *tokenizer,
+                                      const mm_batcher_options *options, mm_err *err);
+void mm_batcher_free(mm_batcher *batcher);
+/* Micro-batches in an epoch (packing depends on the order, so it may differ a little between
+ * epochs). */
+MM_NODISCARD mm_status mm_batcher_epoch_batches(mm_batcher *batcher, int64_t epoch, int64_t *count,
+                                                mm_err *err);
+/* Tokens that are predicted in one epoch, and documents of the split. */
+int64_t mm_batcher_labels(const mm_batcher *batcher);
+int64_t mm_batcher_documents(const mm_batcher *batcher);
+/* The micro-batch at `position`; borrowed until the next call. Steps `position` on, into the next
+ * epoch at the end. */
+MM_NODISCARD mm_status mm_batcher_get(mm_batcher *batcher, mm_data_position *position,
+                                      const mm_batch **batch, mm_err *err);
+/* Bytes of text the labels of a batch stand for (special tokens count 0): the denominator of bits
+ * per byte. */
+int64_t mm_batch_label_bytes(const mm_batch *batch, const mm_tokenizer *tokenizer);
+/* Entropy in nats per token of the unigram distribution of the split's labels: what a model that
+ * knows only frequencies reaches. */
+MM_NODISCARD mm_status mm_batcher_unigram_entropy(mm_batcher *batcher, double *nats, mm_err *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
