@@ -1,0 +1,57 @@
+/* Hyperparameters: one table is the flags, the database names, the defaults, the bounds and the
+ * help.
+ *
+ * Order of precedence: preset < stage defaults < parent run < config file < environment < command
+ * line < sweep arm. Every value keeps its origin.
+ */
+#ifndef MM_RUNNER_CONFIG_H
+#define MM_RUNNER_CONFIG_H
+
+#include "core/nn/model.h"
+#include "runner/cli.h"
+#include "store/store.h"
+
+/* Options of every training stage, generated from the table (ended by a zeroed row); static. */
+const mm_option *mm_config_options(void);
+/* Files, names and eval prompts of a training command that are not hyperparameters. */
+extern const mm_option mm_train_options[];
+
+typedef struct mm_config mm_config;
+
+/* All defaults of a stage ("pretrain"). */
+MM_NODISCARD mm_status mm_config_new(mm_config **out, const char *stage, mm_err *err);
+void mm_config_free(mm_config *config);
+MM_NODISCARD mm_status mm_config_copy(mm_config **out, const mm_config *from, mm_err *err);
+/* Sets by flag or database name, checked against type and bounds. Unknown names suggest the
+ * nearest. */
+MM_NODISCARD mm_status mm_config_set(mm_config *config, const char *name, const char *value,
+                                     const char *origin, mm_err *err);
+/* Takes over what the command line gives; comma lists are refused unless `lists` (sweeps), which
+ * are then left out. */
+MM_NODISCARD mm_status mm_config_from_args(mm_config *config, const mm_args *args, bool lists,
+                                           mm_err *err);
+/* key=value lines (TOML subset: comments, strings, numbers, booleans); unknown keys are errors
+ * naming file and line. */
+MM_NODISCARD mm_status mm_config_from_file(mm_config *config, const char *path, mm_err *err);
+/* From a run's stored parameters (resume). */
+MM_NODISCARD mm_status mm_config_from_params(mm_config *config, const mm_param *params,
+                                             size_t count, const char *origin, mm_err *err);
+
+/* Values; the name must exist in the table. */
+int64_t mm_config_int(const mm_config *config, const char *name);
+double mm_config_real(const mm_config *config, const char *name);
+bool mm_config_bool(const mm_config *config, const char *name);
+const char *mm_config_text(const mm_config *config, const char *name);
+bool mm_config_is_set(const mm_config *config, const char *name); /* by more than a default */
+
+/* The model this configuration describes; vocab_size filled in by the caller's tokenizer when 0.
+ * Stores the resolved sizes back (origin "preset"), so that the record is complete. */
+MM_NODISCARD mm_status mm_config_model(mm_config *config, int32_t vocab_size, mm_model_config *out,
+                                       mm_err *err);
+/* The record for the database; the array lives in the arena. */
+MM_NODISCARD mm_status mm_config_params(const mm_config *config, mm_arena *arena, mm_param **out,
+                                        size_t *count, mm_err *err);
+/* True when `name` is a hyperparameter (flag or database name); *canonical is the database name. */
+bool mm_config_known(const char *name, const char **canonical);
+
+#endif
