@@ -49,6 +49,18 @@ static mm_status status_of_errno(int number)
     return MM_EIO;
 }
 
+// Appends at `used`, cut where the message ends: a long message loses its tail, never its NUL.
+static void append(mm_err *err, int used, const char *text)
+{
+    const size_t start = used < 0 ? 0 : (size_t)used;
+    if (start >= sizeof err->message) return;
+    const size_t room = sizeof err->message - 1 - start;
+    const size_t length = strlen(text);
+    const size_t kept = length < room ? length : room;
+    memcpy(err->message + start, text, kept);
+    err->message[start + kept] = '\0';
+}
+
 mm_status mm_err_set_errno(mm_err *err, const char *file, int line, const char *format, ...)
 {
     const int number = errno;
@@ -59,15 +71,13 @@ mm_status mm_err_set_errno(mm_err *err, const char *file, int line, const char *
     err->line = line;
     va_list args;
     va_start(args, format);
-    int used = vsnprintf(err->message, sizeof err->message, format, args);
+    const int used = vsnprintf(err->message, sizeof err->message, format, args);
     va_end(args);
-    if (used < 0) used = 0;
-    if ((size_t)used < sizeof err->message) {
-        char reason[128];
-        // GNU strerror_r returns the text, which may or may not stand in the buffer.
-        const char *text = strerror_r(number, reason, sizeof reason);
-        snprintf(err->message + used, sizeof err->message - (size_t)used, ": %s", text);
-    }
+    char reason[128];
+    // GNU strerror_r returns the text, which may or may not stand in the buffer.
+    const char *text = strerror_r(number, reason, sizeof reason);
+    append(err, used, ": ");
+    append(err, used + 2, text);
     return status;
 }
 
@@ -78,11 +88,10 @@ void mm_err_context(mm_err *err, const char *format, ...)
     memcpy(old, err->message, sizeof old);
     va_list args;
     va_start(args, format);
-    int used = vsnprintf(err->message, sizeof err->message, format, args);
+    const int used = vsnprintf(err->message, sizeof err->message, format, args);
     va_end(args);
-    if (used < 0) used = 0;
-    if ((size_t)used < sizeof err->message)
-        snprintf(err->message + used, sizeof err->message - (size_t)used, ": %s", old);
+    append(err, used, ": ");
+    append(err, used + 2, old);
 }
 
 void mm_assert_fail(const char *expr, const char *file, int line)

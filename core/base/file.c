@@ -12,6 +12,36 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+// First guess for files that do not know their size.
+enum { UNSIZED_FILE_BYTES = 4096 };
+
+// Reads up to the end into *buffer, growing it: the size of a file in /proc is said to be 0, and a
+// file may grow while it is read. One byte of room is kept for the final NUL.
+static mm_status read_to_end(int fd, const char *path, size_t limit, char **buffer, size_t *used,
+                             size_t capacity, mm_err *err)
+{
+    for (;;) {
+        const size_t room = capacity - 1 - *used;
+        if (room == 0) {
+            if (!mm_mul_ok(capacity, 2, &capacity))
+                return MM_FAIL(err, MM_ELIMIT, "%s: too large", path);
+            char *grown = mm_realloc(*buffer, capacity);
+            if (!grown)
+                return MM_FAIL(err, MM_ENOMEM, "%s: no memory for %zu bytes", path, capacity);
+            *buffer = grown;
+            continue;
+        }
+        const ssize_t got = read(fd, *buffer + *used, room);
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) return MM_FAIL_ERRNO(err, "%s: cannot read", path);
+        if (got == 0) return MM_OK;
+        *used += (size_t)got;
+        if (*used > limit)
+            return MM_FAIL(err, MM_ELIMIT, "%s: file has more than %zu bytes, at most %zu are read",
+                           path, limit, limit);
+    }
+}
+
 mm_status mm_file_read(const char *path, size_t limit, char **data, size_t *bytes, mm_err *err)
 {
     mm_status status = MM_OK;
@@ -37,21 +67,14 @@ mm_status mm_file_read(const char *path, size_t limit, char **data, size_t *byte
                          capacity, limit);
         goto done;
     }
-    buffer = mm_alloc(capacity + 1);
+    // One byte more than the size, so that the end is seen without growing; and the NUL.
+    capacity = capacity > 0 ? capacity + 2 : UNSIZED_FILE_BYTES;
+    buffer = mm_alloc(capacity);
     if (!buffer) {
         status = MM_FAIL(err, MM_ENOMEM, "%s: no memory for %zu bytes", path, capacity);
         goto done;
     }
-    while (used < capacity) {
-        const ssize_t got = read(fd, buffer + used, capacity - used);
-        if (got < 0 && errno == EINTR) continue;
-        if (got < 0) {
-            status = MM_FAIL_ERRNO(err, "%s: cannot read", path);
-            goto done;
-        }
-        if (got == 0) break;
-        used += (size_t)got;
-    }
+    MM_GO(read_to_end(fd, path, limit, &buffer, &used, capacity, err));
     buffer[used] = '\0';
     *data = buffer;
     *bytes = used;
@@ -207,6 +230,7 @@ bool mm_file_is_dir(const char *path)
 
 mm_status mm_dir_make(const char *path, mm_err *err)
 {
+    if (path[0] == '\0') return MM_FAIL(err, MM_ENOTFOUND, "cannot make a folder without a name");
     char *copy = mm_strdup(path);
     if (!copy) return MM_FAIL(err, MM_ENOMEM, "%s: no memory", path);
     mm_status status = MM_OK;
@@ -227,7 +251,8 @@ mm_status mm_path_join(char **out, const char *dir, const char *name, mm_err *er
 {
     mm_str path = {0};
     const size_t length = strlen(dir);
-    mm_str_addf(&path, "%s%s%s", dir, length > 0 && dir[length - 1] == '/' ? "" : "/", name);
+    const bool needs_slash = length > 0 && dir[length - 1] != '/';
+    mm_str_addf(&path, "%s%s%s", dir, needs_slash ? "/" : "", name);
     return mm_str_take(&path, out, NULL, err);
 }
 

@@ -12,7 +12,8 @@
 extern "C" {
 #endif
 
-/* Reads a whole file of at most `limit` bytes; *data is NUL-terminated beyond *bytes. */
+/* Reads a whole file of at most `limit` bytes, also one that hides its size (/proc); *data is
+ * NUL-terminated beyond *bytes. */
 MM_NODISCARD mm_status mm_file_read(const char *path, size_t limit, char **data, size_t *bytes,
                                     mm_err *err);
 
@@ -49,7 +50,7 @@ bool mm_file_exists(const char *path);
 bool mm_file_is_dir(const char *path);
 /* mkdir -p. */
 MM_NODISCARD mm_status mm_dir_make(const char *path, mm_err *err);
-/* "dir/name" in *out, to be freed. */
+/* "dir/name" in *out, to be freed; an empty dir gives "name". */
 MM_NODISCARD mm_status mm_path_join(char **out, const char *dir, const char *name, mm_err *err);
 /* Bytes a non-root user may still write in the file system that holds `path`; 0 when unknown. */
 uint64_t mm_disk_free(const char *path);

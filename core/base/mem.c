@@ -34,6 +34,8 @@ void *mm_alloc(size_t bytes) { return may_allocate() ? malloc(bytes == 0 ? 1 : b
 void *mm_calloc(size_t count, size_t bytes)
 {
     if (count == 0 || bytes == 0) count = bytes = 1;
+    size_t total;
+    if (!mm_mul_ok(count, bytes, &total)) return NULL;
     return may_allocate() ? calloc(count, bytes) : NULL;
 }
 
@@ -125,6 +127,7 @@ void mm_str_addf(mm_str *str, const char *format, ...)
     va_start(args, format);
     const int length = vsnprintf(NULL, 0, format, args);
     va_end(args);
+    if (length < 0 && str->status == MM_OK) str->status = MM_ELIMIT; // more than INT_MAX bytes
     if (length < 0 || !reserve(str, (size_t)length)) return;
     va_start(args, format);
     vsnprintf(str->data + str->length, (size_t)length + 1, format, args);

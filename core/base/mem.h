@@ -29,8 +29,7 @@ void *mm_alloc_aligned(size_t bytes);
 char *mm_strdup(const char *text);
 char *mm_strndup(const char *text, size_t length);
 
-/* Number of successful allocations since the start of the process: a test reads it around a step.
- */
+/* Allocations asked for since the start of the process: a test reads it around a step. */
 uint64_t mm_alloc_count(void);
 /* Makes the n-th allocation from now (1 = next) and all later ones fail; 0 switches it off. */
 void mm_alloc_fail_at(uint64_t nth);
