@@ -1,8 +1,8 @@
 /* Generation: prefill, KV cache, sampling, one token at a time.
  *
- * Sampling order is MiniMind's (minimind.md 14.1): temperature, repetition penalty over all ids of the row, top-k, top-p
- * (the token that crosses p stays), draw. Numbers are counter-based: (seed, position) decides a draw.
- * A generator belongs to one thread at a time.
+ * Sampling order is MiniMind's (minimind.md 14.1): temperature, repetition penalty over all ids of
+ * the row, top-k, top-p (the token that crosses p stays), draw. Numbers are counter-based: (seed,
+ * position) decides a draw. A generator belongs to one thread at a time.
  */
 #ifndef MM_NN_GENERATE_H
 #define MM_NN_GENERATE_H
@@ -43,11 +43,13 @@ typedef struct mm_generation {
 /* Called for every token; returning false stops (MM_FINISH_CANCELED). */
 typedef bool (*mm_token_fn)(void *context, int32_t id);
 
-/* The cache holds max_tokens positions (prompt + answer). Keeps a borrowed pointer to the model (fp32). */
-MM_NODISCARD mm_status mm_generator_new(mm_generator **out, const mm_model *model, int32_t max_tokens, int32_t threads,
-                                        mm_err *err);
+/* The cache holds max_tokens positions (prompt + answer). Keeps a borrowed pointer to the model
+ * (fp32). */
+MM_NODISCARD mm_status mm_generator_new(mm_generator **out, const mm_model *model,
+                                        int32_t max_tokens, int32_t threads, mm_err *err);
 void mm_generator_free(mm_generator *generator);
-/* Starts anew with this prompt. A prompt that leaves no room is MM_ELIMIT; a prompt of 0 tokens is MM_EUSAGE. */
+/* Starts anew with this prompt. A prompt that leaves no room is MM_ELIMIT; a prompt of 0 tokens is
+ * MM_EUSAGE. */
 MM_NODISCARD mm_status mm_generate(mm_generator *generator, const int32_t *prompt, int32_t n_prompt,
                                    const mm_sampling *sampling, mm_token_fn on_token, void *context,
                                    mm_generation *out, mm_err *err);
