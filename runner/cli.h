@@ -22,7 +22,7 @@ typedef enum mm_option_type {
 
 typedef struct mm_option {
     const char *name;    /* "data": --data; dashes and underscores are the same */
-    const char *aliases; /* "data_path,file" or NULL */
+    const char *aliases; /* "data_path,file" or NULL; one letter is a short option: "o" is -o */
     mm_option_type type;
     const char *value; /* shown in help: "FILE"; NULL for flags */
     const char *help;
@@ -30,10 +30,13 @@ typedef struct mm_option {
     const char *choices; /* "cosine,constant" */
     double min;          /* bounds of INT and REAL, checked when min < max */
     double max;
-    bool repeats; /* may be given several times (also "a b" after one: --data A --data B) */
+    bool repeats; /* may be given several times: --data A --data B. A command without positional
+                     arguments also takes --data A B */
 } mm_option;
 
-/* Parsed arguments; strings are borrowed from argv or live as long as the mm_args. */
+/* Parsed arguments; strings are borrowed from argv. Values are already checked against type, bounds
+ * and choices. A name the command does not have counts as not given, so that code shared by several
+ * commands may ask. */
 typedef struct mm_args mm_args;
 
 /* Last value given, or NULL. `name` as in the table. */
@@ -62,12 +65,26 @@ typedef struct mm_context {
     mm_progress_mode progress;
     bool color_out; /* colour on stdout, stderr */
     bool color_err;
-    int argc; /* as given, for the record of the command line */
+    bool utf8_out; /* box and block characters may be used on stdout, stderr */
+    bool utf8_err;
+    int columns; /* width of the terminal on stdout; 0: not a terminal */
+    int argc;    /* as given, for the record of the command line */
     char **argv;
     const char *program; /* path of the running binary, for children */
 } mm_context;
 
+/* A command that fails says why in `err`. What stands after the first newline of the message is a
+ * hint: the next step, printed on lines of its own ("no such run 'x'\nmmrun runs lists them"). */
 typedef mm_status (*mm_command_fn)(const mm_context *context, const mm_args *args, mm_err *err);
+
+/* Whether a command also takes the hyperparameters. Their table is made by mm_config_options() at
+ * run time and so cannot stand in a static initialiser: parser, help and completion add it as the
+ * last table of a command that is marked here. */
+typedef enum mm_takes_config {
+    MM_TAKES_NO_CONFIG = 0,
+    MM_TAKES_CONFIG,      /* one value each; a comma list is an error that names `mmrun sweep` */
+    MM_TAKES_CONFIG_LISTS /* each may be a comma list; every element is checked */
+} mm_takes_config;
 
 enum { MM_OPTION_GROUPS_MAX = 4 };
 typedef struct mm_command {
@@ -79,6 +96,7 @@ typedef struct mm_command {
     const mm_option *options[MM_OPTION_GROUPS_MAX]; /* tables, each ended by a zeroed row */
     size_t args_min;
     size_t args_max; /* SIZE_MAX: any */
+    mm_takes_config config;
     mm_command_fn run;
 } mm_command;
 
@@ -94,11 +112,33 @@ int mm_cli_main(int argc, char **argv);
 void mm_say(const mm_context *context, const char *format, ...) MM_PRINTF(2, 3);
 /* Warnings are not silenced. */
 void mm_warn(const mm_context *context, const char *format, ...) MM_PRINTF(2, 3);
-/* Data on stdout: text as it is made by the command; write errors surface at the end as MM_EIO
- * (EPIPE is silent). */
+
+/* Data on stdout. Write errors surface at the end of the program as MM_EIO (EPIPE is silent); a
+ * long command stops early when mm_out_failed(). mm_out makes control characters visible (newline
+ * and tab stay), so that nothing from a file or a model steers the terminal; colour goes through
+ * mm_out_color. mm_out_text writes the bytes as they are, for output that must be exact. */
 void mm_out(const char *format, ...) MM_PRINTF(1, 2);
 void mm_out_text(const mm_str *text);
-void mm_out_json(const json_t *value); /* one line per value */
+void mm_out_json(const json_t *value); /* one line per value; numbers in their shortest form */
+void mm_out_flush(void);
+bool mm_out_failed(void);
+
+typedef enum mm_color {
+    MM_COLOR_NONE = 0, /* back to normal */
+    MM_COLOR_BOLD,
+    MM_COLOR_DIM,
+    MM_COLOR_RED,
+    MM_COLOR_GREEN,
+    MM_COLOR_YELLOW,
+    MM_COLOR_CYAN
+} mm_color;
+void mm_out_color(const mm_context *context, mm_color color); /* nothing when colour is off */
+
+/* Values for --json: invalid UTF-8 becomes U+FFFD, NULL and NaN become null, an infinity the text
+ * "Infinity". New references. */
+json_t *mm_json_of_text(const char *text);
+json_t *mm_json_of_real(double value);
+json_t *mm_json_of_time(int64_t epoch_ms); /* ISO 8601; 0 is null */
 
 /* A plain table for people: columns aligned by display width (CJK counts two), numbers
  * right-aligned. */
@@ -106,11 +146,19 @@ typedef struct mm_table mm_table;
 MM_NODISCARD mm_status mm_table_new(mm_table **out, const char *const *headers, size_t n,
                                     mm_err *err);
 void mm_table_cell(mm_table *table, const char *format, ...)
-    MM_PRINTF(2, 3);                                             /* fills rows left to right */
-void mm_table_print(mm_table *table, const mm_context *context); /* and frees */
+    MM_PRINTF(2, 3);                                  /* fills rows left to right */
+void mm_table_color(mm_table *table, mm_color color); /* of the last cell */
+/* On a terminal that is too narrow columns with rank > 0 are left out, highest rank first; then the
+ * widest column is cut with an ellipsis. */
+void mm_table_drops(mm_table *table, size_t column, int rank);
+void mm_table_indent(mm_table *table, int columns); /* blanks in front of every line */
+/* Prints and frees. Out of memory prints nothing and surfaces at the end, as a write error does. */
+void mm_table_print(mm_table *table, const mm_context *context);
 
-/* "1.23M", "4.5k", "1.2 GiB": for people. */
-void mm_count_text(double value, char out[24]);
-void mm_bytes_text(double bytes, char out[24]);
+/* "1.23M", "4.5k", "1.2 GiB", "2.314", "4.1e-05": for people. NaN is "-". */
+enum { MM_NUMBER_BYTES = 24 };
+void mm_count_text(double value, char out[MM_NUMBER_BYTES]);
+void mm_bytes_text(double bytes, char out[MM_NUMBER_BYTES]);
+void mm_real_text(double value, char out[MM_NUMBER_BYTES]); /* four significant digits */
 
 #endif
