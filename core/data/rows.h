@@ -2,9 +2,9 @@
  *
  * Accepted (contract, section 3): {"text"}; {"conversations"} and {"messages"} with role/content;
  * ShareGPT from/value; Alpaca; prompt/completion; preference pairs implicit and explicit; plain
- * text by line or joined. JSONL or one JSON array; `.zst` and
- * `.gz` are read through. A bad row is counted by reason and the first ten are kept with their
- * line. A reader belongs to one thread.
+ * text by line or joined. JSONL or one JSON array; zstd and gzip are read through. A bad row is
+ * counted by reason and the first ten are kept with their line. The file is streamed: memory is
+ * bounded by the longest row allowed. A reader belongs to one thread.
  */
 #ifndef MM_DATA_ROWS_H
 #define MM_DATA_ROWS_H
@@ -42,31 +42,33 @@ typedef struct mm_row {
     size_t text_bytes;
     mm_conversation chat;     /* MM_ROW_CHAT; of MM_ROW_PAIR: chosen */
     mm_conversation rejected; /* MM_ROW_PAIR */
+    const json_t *gt;         /* MM_ROW_CHAT: the row's list of right answers, NULL when absent */
 } mm_row;
 
-enum { MM_BAD_ROWS_KEPT = 10, MM_ROW_BYTES_MAX = 16 << 20 };
+enum { MM_BAD_ROWS_KEPT = 10, MM_BAD_DETAIL_BYTES = 120, MM_ROW_BYTES_MAX = 16 << 20 };
 
 typedef enum mm_bad_reason {
-    MM_BAD_JSON = 0, /* not valid JSON (includes invalid UTF-8 inside) */
-    MM_BAD_UTF8,
-    MM_BAD_FIELD, /* a required field is missing or has another type */
-    MM_BAD_EMPTY, /* nothing to learn from */
-    MM_BAD_ROLE,  /* unknown role */
-    MM_BAD_LONG,  /* over MM_ROW_BYTES_MAX */
-    MM_BAD_SHAPE, /* another shape than the rest of the file */
+    MM_BAD_JSON = 0, /* not valid JSON */
+    MM_BAD_UTF8,     /* ill-formed bytes, or NUL in plain text */
+    MM_BAD_FIELD,    /* a required field is missing or has another type */
+    MM_BAD_EMPTY,    /* nothing to learn from */
+    MM_BAD_ROLE,     /* unknown role */
+    MM_BAD_LONG,     /* over MM_ROW_BYTES_MAX */
+    MM_BAD_SHAPE,    /* another shape than the rest of the file */
     MM_BAD_REASONS
 } mm_bad_reason;
 const char *mm_bad_reason_text(mm_bad_reason reason);
 
 typedef struct mm_row_report {
     mm_row_format format;
-    int64_t rows; /* good */
+    bool is_array; /* one JSON array: `line` counts its elements */
+    int64_t rows;  /* good */
     int64_t bad;
     int64_t bad_by_reason[MM_BAD_REASONS];
     struct {
         int64_t line;
         mm_bad_reason reason;
-        char detail[120];
+        char detail[MM_BAD_DETAIL_BYTES];
     } first[MM_BAD_ROWS_KEPT];
     int32_t n_first;
 } mm_row_report;
@@ -84,6 +86,12 @@ const mm_row_report *mm_row_reader_report(const mm_row_reader *reader);
  * unless `skip`. */
 MM_NODISCARD mm_status mm_row_report_check(const mm_row_report *report, const char *path, bool skip,
                                            mm_err *err);
+/* From now on (before the first row) takes the SHA-256 of the file's own bytes; the digest is valid
+ * once, after the last row. */
+MM_NODISCARD mm_status mm_row_reader_hash_start(mm_row_reader *reader, mm_err *err);
+void mm_row_reader_hash_end(mm_row_reader *reader, uint8_t digest[MM_SHA256_BYTES]);
+/* Bytes of the file (as stored, compressed or not) that were read so far. */
+uint64_t mm_row_reader_bytes_done(const mm_row_reader *reader);
 void mm_row_reader_close(mm_row_reader *reader);
 
 #ifdef __cplusplus
