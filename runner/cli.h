@@ -77,15 +77,6 @@ typedef struct mm_context {
  * hint: the next step, printed on lines of its own ("no such run 'x'\nmmrun runs lists them"). */
 typedef mm_status (*mm_command_fn)(const mm_context *context, const mm_args *args, mm_err *err);
 
-/* Whether a command also takes the hyperparameters. Their table is made by mm_config_options() at
- * run time and so cannot stand in a static initialiser: parser, help and completion add it as the
- * last table of a command that is marked here. */
-typedef enum mm_takes_config {
-    MM_TAKES_NO_CONFIG = 0,
-    MM_TAKES_CONFIG,      /* one value each; a comma list is an error that names `mmrun sweep` */
-    MM_TAKES_CONFIG_LISTS /* each may be a comma list; every element is checked */
-} mm_takes_config;
-
 enum { MM_OPTION_GROUPS_MAX = 4 };
 typedef struct mm_command {
     const char *name;    /* "pretrain", or two words: "data synth" */
@@ -96,7 +87,10 @@ typedef struct mm_command {
     const mm_option *options[MM_OPTION_GROUPS_MAX]; /* tables, each ended by a zeroed row */
     size_t args_min;
     size_t args_max; /* SIZE_MAX: any */
-    mm_takes_config config;
+    /* Also takes the hyperparameters. Their table is made by mm_config_options() at run time and so
+     * cannot stand in a static initialiser: parser, help and completion add it as the last table.
+     * Their values are text here (a sweep takes comma lists); mm_config_set checks them. */
+    bool takes_config;
     mm_command_fn run;
 } mm_command;
 

@@ -38,7 +38,7 @@ const mm_command mm_commands[] = {
                 "  mmrun pretrain --data stories.jsonl --hidden 256 --layers 4 --steps 1000\n"
                 "  mmrun pretrain --data a.jsonl b.jsonl --tokenizer tok/ --name first\n",
      .options = {mm_pretrain_options, mm_train_options},
-     .config = MM_TAKES_CONFIG,
+     .takes_config = true,
      .run = mm_cmd_pretrain},
     {.name = "resume",
      .group = GROUP_TRAIN,
@@ -59,7 +59,7 @@ const mm_command mm_commands[] = {
                 "  mmrun sweep --hidden 64,96\n"
                 "  mmrun sweep --data stories.jsonl --hidden 256,512 --lr 5e-4,1e-3 --steps 500\n",
      .options = {mm_sweep_options, mm_train_options},
-     .config = MM_TAKES_CONFIG_LISTS,
+     .takes_config = true,
      .run = mm_cmd_sweep},
 
     {.name = "runs",

@@ -76,11 +76,6 @@ MM_NODISCARD mm_status mm_context_store(const mm_context *context, mm_store_mode
  * frees. */
 MM_NODISCARD mm_status mm_context_tokenizer(const mm_context *context, const char *text,
                                             mm_tokenizer **out, mm_err *err);
-/* The tokenizer a run was trained with, out of the database. Caller frees. */
-MM_NODISCARD mm_status mm_run_tokenizer(mm_store *store, int64_t run_id, mm_tokenizer **out,
-                                        mm_err *err);
-/* Value of a parameter, or NULL. */
-const char *mm_param_find(const mm_param *params, size_t count, const char *name);
 /* Resolves RUN without an @ part; one with it is MM_EUSAGE. */
 MM_NODISCARD mm_status mm_store_resolve_run(mm_store *store, const char *text, int64_t *run_id,
                                             mm_err *err);

@@ -1,0 +1,16 @@
+/* Help texts on stdout, all made from the tables of commands and options. */
+#ifndef MM_RUNNER_HELP_H
+#define MM_RUNNER_HELP_H
+
+#include "runner/cli.h"
+
+/* `mmrun` alone: what it is and where to start. */
+void mm_help_overview(const mm_context *context);
+/* `mmrun help`: every command, by purpose. */
+void mm_help_all(const mm_context *context);
+/* `mmrun data`: the commands that begin with this word. */
+void mm_help_family(const mm_context *context, const char *family);
+/* `mmrun help pretrain`: usage, details, options by group. */
+void mm_help_command(const mm_context *context, const mm_command *command);
+
+#endif
