@@ -1,0 +1,278 @@
+/* Derives the backward list and plans memory. See graph.h.
+ *
+ * The subtle rule: the backward of a residual addition costs nothing. Its input gradients share the
+ * memory of its output gradient; check_shared proves on the finished list that no reader sees a
+ * later writer's values.
+ */
+#include "core/nn/graph.h"
+
+#include "core/base/mem.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum {
+    OPS_PER_LAYER = 13, // at most
+    OPS_OUTSIDE = 4,
+    TENSORS_PER_OP =
+        2 + 2 + 2 * 3, // outputs, their gradients, parameters with gradient and two moments
+    ALIGNMENT = 16     // elements
+};
+
+int32_t mm_graph_tensor_add(mm_graph *graph, const char *name, mm_class cls, int64_t rows,
+                            int64_t cols, int64_t offset)
+{
+    MM_ASSERT(graph->n_tensors < graph->tensor_capacity);
+    const int32_t index = graph->n_tensors++;
+    mm_graph_tensor *tensor = &graph->tensors[index];
+    *tensor = (mm_graph_tensor){.cls = cls,
+                                .rows = rows,
+                                .cols = cols,
+                                .offset = offset,
+                                .grad = MM_NONE,
+                                .storage = index,
+                                .first = MM_NONE,
+                                .last = MM_NONE};
+    snprintf(tensor->name, sizeof tensor->name, "%s", name);
+    return index;
+}
+
+void mm_graph_op_add(mm_graph *graph, const mm_graph_op *op)
+{
+    MM_ASSERT(graph->n_ops < graph->op_capacity);
+    graph->ops[graph->n_ops++] = *op;
+    graph->steps[graph->n_steps++] = (mm_graph_step){.op = graph->n_ops - 1};
+}
+
+static int32_t new_grad(mm_graph *graph, int32_t of)
+{
+    char name[48];
+    snprintf(name, sizeof name, "d.%.44s", graph->tensors[of].name);
+    const mm_graph_tensor tensor = graph->tensors[of];
+    const int32_t grad =
+        mm_graph_tensor_add(graph, name, MM_CLASS_ACTIVATION, tensor.rows, tensor.cols, 0);
+    graph->tensors[of].grad = grad;
+    return grad;
+}
+
+// Gradients and moments have the layout of the parameters.
+static void add_param_grads(mm_graph *graph, int64_t n_elements)
+{
+    const int32_t n = graph->n_tensors;
+    for (int32_t i = 0; i < n; i++) {
+        const mm_graph_tensor tensor = graph->tensors[i];
+        if (tensor.cls != MM_CLASS_PARAM) continue;
+        graph->tensors[i].grad = mm_graph_tensor_add(graph, tensor.name, MM_CLASS_GRAD, tensor.rows,
+                                                     tensor.cols, tensor.offset);
+        mm_graph_tensor_add(graph, tensor.name, MM_CLASS_STATE, tensor.rows, tensor.cols,
+                            tensor.offset);
+        mm_graph_tensor_add(graph, tensor.name, MM_CLASS_STATE, tensor.rows, tensor.cols,
+                            n_elements + tensor.offset);
+    }
+}
+
+// Walks the forward list backwards. The first step that writes a gradient overwrites, later ones
+// add.
+static void derive_backward(mm_graph *graph)
+{
+    for (int32_t at = graph->n_ops - 1; at >= 0; at--) {
+        const mm_graph_op *op = &graph->ops[at];
+        mm_graph_step step = {.op = at, .is_backward = true};
+        for (int i = 0; i < MM_OP_MAX_IN; i++) {
+            const int32_t x = op->in[i];
+            if (x == MM_NONE) continue;
+            step.d_in_add[i] = graph->tensors[x].grad != MM_NONE;
+            if (step.d_in_add[i]) continue;
+            const int32_t grad = new_grad(graph, x);
+            if (op->kind != MM_OP_ADD) continue;
+            const int32_t d_out = graph->tensors[op->out[0]].grad;
+            MM_ASSERT(d_out != MM_NONE);
+            graph->tensors[grad].storage = graph->tensors[d_out].storage;
+        }
+        graph->steps[graph->n_steps++] = step;
+    }
+}
+
+static void touch(mm_graph *graph, int32_t tensor, int32_t step)
+{
+    if (tensor == MM_NONE) return;
+    mm_graph_tensor *root = &graph->tensors[graph->tensors[tensor].storage];
+    if (root->first == MM_NONE) root->first = step;
+    root->last = step;
+}
+
+static void touch_backward(mm_graph *graph, const mm_graph_op *op, int32_t step)
+{
+    const mm_op_info *info = mm_op_info_of(op->kind);
+    // Rotation alone is undone by rotating back.
+    const bool reads_in = info->reads_in && !(op->kind == MM_OP_QKNORM_ROPE && !op->attr.qk_norm);
+    for (int i = 0; i < MM_OP_MAX_IN; i++) {
+        if (op->in[i] == MM_NONE) continue;
+        if (reads_in) touch(graph, op->in[i], step);
+        touch(graph, graph->tensors[op->in[i]].grad, step);
+    }
+    if (info->reads_out) touch(graph, op->out[0], step);
+    if (info->reads_aux) touch(graph, op->out[1], step);
+    if (op->out[0] != MM_NONE) touch(graph, graph->tensors[op->out[0]].grad, step);
+}
+
+static void find_lives(mm_graph *graph)
+{
+    for (int32_t s = 0; s < graph->n_steps; s++) {
+        const mm_graph_op *op = &graph->ops[graph->steps[s].op];
+        if (graph->steps[s].is_backward) {
+            touch_backward(graph, op, s);
+            continue;
+        }
+        for (int i = 0; i < MM_OP_MAX_IN; i++)
+            touch(graph, op->in[i], s);
+        for (int i = 0; i < MM_OP_MAX_OUT; i++)
+            touch(graph, op->out[i], s);
+    }
+}
+
+// Whether the backward of step s reads gradient `grad` (as its d_out).
+static bool reads_grad(const mm_graph *graph, int32_t s, int32_t grad)
+{
+    const mm_graph_op *op = &graph->ops[graph->steps[s].op];
+    return op->out[0] != MM_NONE && graph->tensors[op->out[0]].grad == grad;
+}
+
+// Whether step s shares the memory of its d_out with the gradient of its input i, writing nothing.
+static bool is_alias(const mm_graph *graph, int32_t s, int i)
+{
+    return graph->ops[graph->steps[s].op].kind == MM_OP_ADD && !graph->steps[s].d_in_add[i];
+}
+
+static bool writes_storage(const mm_graph *graph, int32_t s, int32_t storage)
+{
+    const mm_graph_op *op = &graph->ops[graph->steps[s].op];
+    for (int i = 0; i < MM_OP_MAX_IN; i++) {
+        if (op->in[i] == MM_NONE || is_alias(graph, s, i)) continue;
+        if (graph->tensors[graph->tensors[op->in[i]].grad].storage == storage) return true;
+    }
+    return false;
+}
+
+// From the step that creates a sharing gradient on, no other tensor's gradient may be written into
+// the memory before the last read of this one.
+static void check_shared(const mm_graph *graph)
+{
+    for (int32_t owner = 0; owner < graph->n_tensors; owner++) {
+        const int32_t grad = graph->tensors[owner].grad;
+        if (grad == MM_NONE || graph->tensors[grad].storage == grad) continue;
+        bool is_foreign = true;
+        for (int32_t s = graph->n_ops; s < graph->n_steps; s++) {
+            const mm_graph_op *op = &graph->ops[graph->steps[s].op];
+            if (reads_grad(graph, s, grad)) MM_ASSERT(!is_foreign);
+            const bool is_own = op->in[0] == owner || op->in[1] == owner;
+            if (is_own && op->kind == MM_OP_ADD) is_foreign = false;
+            if (!is_own && writes_storage(graph, s, graph->tensors[grad].storage))
+                is_foreign = true;
+        }
+    }
+}
+
+static bool lives_overlap(const mm_graph_tensor *a, const mm_graph_tensor *b)
+{
+    return a->first <= b->last && b->first <= a->last;
+}
+
+static int64_t size_of(const mm_graph_tensor *tensor)
+{
+    return (tensor->rows * tensor->cols + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+}
+
+// Lowest offset at which `tensor` meets none of the placed tensors alive at the same time.
+static int64_t lowest_gap(const mm_graph *graph, const int32_t *placed, int32_t n_placed,
+                          const mm_graph_tensor *tensor)
+{
+    int64_t offset = 0;
+    bool is_moved = true;
+    while (is_moved) {
+        is_moved = false;
+        for (int32_t i = 0; i < n_placed; i++) {
+            const mm_graph_tensor *other = &graph->tensors[placed[i]];
+            const bool apart = offset + size_of(tensor) <= other->offset ||
+                               other->offset + size_of(other) <= offset;
+            if (apart || !lives_overlap(tensor, other)) continue;
+            offset = other->offset + size_of(other);
+            is_moved = true;
+        }
+    }
+    return offset;
+}
+
+// Largest first, each at the lowest free place: close to the peak of what is alive at once.
+static mm_status plan_activations(mm_graph *graph, bool no_reuse, mm_err *err)
+{
+    int32_t *order = mm_calloc((size_t)graph->n_tensors, sizeof *order);
+    if (!order) return MM_FAIL(err, MM_ENOMEM, "plan of %d tensors", (int)graph->n_tensors);
+    int32_t n = 0;
+    for (int32_t i = 0; i < graph->n_tensors; i++) {
+        const mm_graph_tensor *tensor = &graph->tensors[i];
+        if (tensor->cls != MM_CLASS_ACTIVATION || tensor->storage != i || tensor->first == MM_NONE)
+            continue;
+        int32_t at = n++;
+        for (; at > 0 && size_of(&graph->tensors[order[at - 1]]) < size_of(tensor); at--)
+            order[at] = order[at - 1];
+        order[at] = i;
+    }
+    int64_t end = 0;
+    for (int32_t i = 0; i < n; i++) {
+        mm_graph_tensor *tensor = &graph->tensors[order[i]];
+        tensor->offset = no_reuse ? end : lowest_gap(graph, order, i, tensor);
+        if (tensor->offset + size_of(tensor) > end) end = tensor->offset + size_of(tensor);
+    }
+    for (int32_t i = 0; i < graph->n_tensors; i++)
+        graph->tensors[i].offset = graph->tensors[graph->tensors[i].storage].offset;
+    graph->elements[MM_CLASS_ACTIVATION] = end;
+    mm_free(order);
+    return MM_OK;
+}
+
+mm_status mm_graph_new(mm_graph **out, const mm_model_config *config, const mm_model_table *table,
+                       const mm_graph_options *options, mm_err *err)
+{
+    mm_status status = MM_OK;
+    *out = NULL;
+    MM_ASSERT(options->max_tokens > 0 && options->max_tokens <= MM_OP_MAX_TOKENS);
+    mm_graph *graph = mm_calloc(1, sizeof *graph);
+    if (!graph) return MM_FAIL(err, MM_ENOMEM, "graph");
+    graph->max_tokens = options->max_tokens;
+    graph->is_training = options->is_training;
+    graph->op_capacity = config->num_hidden_layers * OPS_PER_LAYER + OPS_OUTSIDE;
+    graph->tensor_capacity = graph->op_capacity * TENSORS_PER_OP;
+    graph->ops = mm_calloc((size_t)graph->op_capacity, sizeof *graph->ops);
+    graph->steps = mm_calloc((size_t)graph->op_capacity * 2, sizeof *graph->steps);
+    graph->tensors = mm_calloc((size_t)graph->tensor_capacity, sizeof *graph->tensors);
+    if (!graph->ops || !graph->steps || !graph->tensors) {
+        status = MM_FAIL(err, MM_ENOMEM, "graph of %d operations", (int)graph->op_capacity);
+        goto done;
+    }
+    mm_graph_decoder_build(graph, config, table);
+    graph->elements[MM_CLASS_PARAM] = table->n_elements;
+    if (options->is_training) {
+        add_param_grads(graph, table->n_elements);
+        graph->elements[MM_CLASS_GRAD] = table->n_elements;
+        graph->elements[MM_CLASS_STATE] = 2 * table->n_elements;
+        derive_backward(graph);
+    }
+    find_lives(graph);
+    check_shared(graph);
+    MM_GO(plan_activations(graph, options->no_reuse, err));
+    *out = graph;
+    graph = NULL;
+done:
+    mm_graph_free(graph);
+    return status;
+}
+
+void mm_graph_free(mm_graph *graph)
+{
+    if (!graph) return;
+    mm_free(graph->ops);
+    mm_free(graph->steps);
+    mm_free(graph->tensors);
+    mm_free(graph);
+}

@@ -1,0 +1,177 @@
+/* Matrix product: packing, register kernel, tiles. See gemm.h. */
+#include "core/nn/kernels/gemm.h"
+
+_Static_assert(GEMM_MC % GEMM_MR == 0 && GEMM_NC % GEMM_NR == 0, "tiles are whole panels");
+
+enum { NV = GEMM_NR / VL };
+
+// Copies up to `width` rows of a strided view, k steps long, as out[k][width]; missing rows become
+// zeros.
+static void pack_panel(real *restrict out, int64_t width, int64_t rows, int64_t k,
+                       const real *restrict data, int64_t row_stride, int64_t k_stride)
+{
+    if (row_stride == 1) {
+        for (int64_t p = 0; p < k; p++, out += width, data += k_stride) {
+            memcpy(out, data, (size_t)rows * sizeof(real));
+            for (int64_t r = rows; r < width; r++)
+                out[r] = 0;
+        }
+        return;
+    }
+    for (int64_t p = 0; p < k; p++, out += width, data += k_stride) {
+        for (int64_t r = 0; r < rows; r++)
+            out[r] = data[r * row_stride];
+        for (int64_t r = rows; r < width; r++)
+            out[r] = 0;
+    }
+}
+
+static void pack_a(real *out, int64_t m, int64_t k, matrix a)
+{
+    for (int64_t i = 0; i < m; i += GEMM_MR, out += GEMM_MR * k)
+        pack_panel(out, GEMM_MR, least(GEMM_MR, m - i), k, a.data + i * a.row_stride, a.row_stride,
+                   a.col_stride);
+}
+
+static void pack_b_block(real *out, int64_t k, int64_t n, matrix b)
+{
+    for (int64_t j = 0; j < n; j += GEMM_NR, out += GEMM_NR * k)
+        pack_panel(out, GEMM_NR, least(GEMM_NR, n - j), k, b.data + j * b.col_stride, b.col_stride,
+                   b.row_stride);
+}
+
+packed_b gemm_pack_b(real *out, int64_t k, int64_t n, matrix b)
+{
+    const int64_t width = round_up(n, GEMM_NR);
+    for (int64_t p = 0; p < k; p += GEMM_KC) {
+        const matrix block = {b.data + p * b.row_stride, b.row_stride, b.col_stride};
+        pack_b_block(out + p * width, least(GEMM_KC, k - p), n, block);
+    }
+    return (packed_b){out, k, n};
+}
+
+// The register kernel: one GEMM_MR x GEMM_NR tile of C; rows and columns beyond m and n are
+// dropped.
+static void tile(int64_t k, const real *restrict a, const real *restrict b, real *restrict c,
+                 int64_t ldc, int64_t m, int64_t n, bool add)
+{
+    vec sum[GEMM_MR][NV];
+    for (int r = 0; r < GEMM_MR; r++)
+        for (int v = 0; v < NV; v++)
+            sum[r][v] = (vec){0};
+    for (int64_t p = 0; p < k; p++, a += GEMM_MR, b += GEMM_NR) {
+        const vec b0 = vec_load(b);
+        const vec b1 = vec_load(b + VL);
+        for (int r = 0; r < GEMM_MR; r++) {
+            sum[r][0] += a[r] * b0;
+            sum[r][1] += a[r] * b1;
+        }
+    }
+    if (m == GEMM_MR && n == GEMM_NR) {
+        for (int r = 0; r < GEMM_MR; r++)
+            for (int v = 0; v < NV; v++) {
+                real *at = c + r * ldc + v * VL;
+                vec_store(at, add ? vec_load(at) + sum[r][v] : sum[r][v]);
+            }
+        return;
+    }
+    real edge[GEMM_MR * GEMM_NR];
+    for (int r = 0; r < GEMM_MR; r++)
+        for (int v = 0; v < NV; v++)
+            vec_store(edge + r * GEMM_NR + v * VL, sum[r][v]);
+    for (int64_t r = 0; r < m; r++)
+        for (int64_t j = 0; j < n; j++)
+            c[r * ldc + j] = add ? c[r * ldc + j] + edge[r * GEMM_NR + j] : edge[r * GEMM_NR + j];
+}
+
+// All register tiles of packed A (m,k) times packed B panels (k,n). One A panel stays in the
+// first-level cache while the B panels pass by.
+static void tiles(int64_t m, int64_t n, int64_t k, const real *a, const real *b, real *c,
+                  int64_t ldc, bool add)
+{
+    for (int64_t i = 0; i < m; i += GEMM_MR)
+        for (int64_t j = 0; j < n; j += GEMM_NR)
+            tile(k, a + i * k, b + j * k, c + i * ldc + j, ldc, least(GEMM_MR, m - i),
+                 least(GEMM_NR, n - j), add);
+}
+
+// c = 0 for a sum without terms.
+static void clear(real *c, int64_t m, int64_t n, int64_t ldc)
+{
+    for (int64_t i = 0; i < m; i++)
+        memset(c + i * ldc, 0, (size_t)n * sizeof(real));
+}
+
+void gemm_packed(real *scratch, int64_t m, int64_t n, int64_t k, matrix a, const packed_b *b,
+                 real *c, int64_t ldc, bool add)
+{
+    MM_ASSERT(k <= b->k && n <= b->n);
+    if (k == 0 && !add) clear(c, m, n, ldc);
+    const int64_t width = round_up(b->n, GEMM_NR);
+    for (int64_t p = 0; p < k; p += GEMM_KC) {
+        const int64_t packed_k = least(GEMM_KC, b->k - p);
+        const int64_t used_k = least(GEMM_KC, k - p);
+        for (int64_t i = 0; i < m; i += GEMM_MC) {
+            const int64_t rows = least(GEMM_MC, m - i);
+            const matrix block = {a.data + i * a.row_stride + p * a.col_stride, a.row_stride,
+                                  a.col_stride};
+            pack_a(scratch, rows, used_k, block);
+            for (int64_t r = 0; r < rows; r += GEMM_MR)
+                for (int64_t j = 0; j < n; j += GEMM_NR)
+                    tile(used_k, scratch + r * used_k, b->data + p * width + j * packed_k,
+                         c + (i + r) * ldc + j, ldc, least(GEMM_MR, rows - r),
+                         least(GEMM_NR, n - j), add || p > 0);
+        }
+    }
+}
+
+typedef struct gemm_job {
+    const mm_workspace *work;
+    int64_t m, n, k;
+    int64_t tile_n;   // columns of one item
+    int64_t n_across; // items side by side
+    matrix a, b;
+    real *c;
+    int64_t ldc;
+    bool add;
+} gemm_job;
+
+static void gemm_item(void *context, int64_t item, int32_t thread)
+{
+    const gemm_job *job = context;
+    const int64_t i = item / job->n_across * GEMM_MC;
+    const int64_t j = item % job->n_across * job->tile_n;
+    const int64_t rows = least(GEMM_MC, job->m - i);
+    const int64_t cols = least(job->tile_n, job->n - j);
+    real *packed_a = (real *)(void *)(job->work->thread + (size_t)thread * job->work->thread_bytes);
+    real *packed = packed_a + PACKED_A_COUNT;
+    const matrix a = job->a;
+    const matrix b = job->b;
+    real *c = job->c + i * job->ldc + j;
+    if (job->k == 0 && !job->add) clear(c, rows, cols, job->ldc);
+    for (int64_t p = 0; p < job->k; p += GEMM_KC) {
+        const int64_t k = least(GEMM_KC, job->k - p);
+        const matrix a_block = {a.data + i * a.row_stride + p * a.col_stride, a.row_stride,
+                                a.col_stride};
+        const matrix b_block = {b.data + p * b.row_stride + j * b.col_stride, b.row_stride,
+                                b.col_stride};
+        pack_a(packed_a, rows, k, a_block);
+        pack_b_block(packed, k, cols, b_block);
+        tiles(rows, cols, k, packed_a, packed, c, job->ldc, job->add || p > 0);
+    }
+}
+
+void op_gemm(const mm_workspace *work, int64_t m, int64_t n, int64_t k, matrix a, matrix b, real *c,
+             int64_t ldc, bool add)
+{
+    MM_ASSERT(work->thread_bytes >= op_gemm_need().thread_bytes);
+    gemm_job job = {work, m, n, k, GEMM_NC, 0, a, b, c, ldc, add};
+    job.n_across = (n + job.tile_n - 1) / job.tile_n;
+    const int64_t n_down = (m + GEMM_MC - 1) / GEMM_MC;
+    mm_pool_run(work->pool, job.n_across * n_down, gemm_item, &job);
+}
+
+mm_op_need op_gemm_need(void)
+{
+    return (mm_op_need){.thread_bytes = sizeof(real) * (PACKED_A_COUNT + GEMM_NC * GEMM_KC)};
+}

@@ -1,0 +1,111 @@
+/* Vectors of `real` in the compiler's vector extensions: one source for SSE2, AVX2, AVX-512 and
+ * NEON.
+ *
+ * Reductions keep one partial sum per lane and add the lanes in a fixed tree, so that a result
+ * depends on the build but never on threads or alignment. All loads and stores accept any address.
+ */
+#ifndef MM_NN_KERNELS_SIMD_H
+#define MM_NN_KERNELS_SIMD_H
+
+#include "core/nn/kernels/real.h"
+
+#include <string.h>
+
+enum { VL = MM_VECTOR_BYTES / (int)sizeof(real) }; /* lanes */
+
+typedef real vec __attribute__((vector_size(MM_VECTOR_BYTES)));
+typedef real_bits ivec __attribute__((vector_size(MM_VECTOR_BYTES)));
+typedef real vec_any
+    __attribute__((vector_size(MM_VECTOR_BYTES), aligned(sizeof(real)), may_alias));
+
+static inline vec vec_load(const real *p) { return *(const vec_any *)p; }
+static inline void vec_store(real *p, vec v) { *(vec_any *)p = v; }
+static inline vec vec_set(real s) { return (vec){0} + s; }
+
+/* The first min(left, VL) values of p; the other lanes are `fill`. left > 0. */
+static inline vec vec_load_n(const real *p, int64_t left, real fill)
+{
+    if (left >= VL) return vec_load(p);
+    vec v = vec_set(fill);
+    memcpy(&v, p, (size_t)left * sizeof(real));
+    return v;
+}
+
+static inline void vec_store_n(real *p, vec v, int64_t left)
+{
+    if (left >= VL) {
+        vec_store(p, v);
+    } else {
+        memcpy(p, &v, (size_t)left * sizeof(real));
+    }
+}
+
+/* Lane-wise mask ? a : b, where a mask lane is all ones or all zeros. */
+static inline vec vec_select(ivec mask, vec a, vec b)
+{
+    return (vec)((mask & (ivec)a) | (~mask & (ivec)b));
+}
+
+static inline vec vec_max(vec a, vec b) { return vec_select(a > b, a, b); }
+
+static inline real vec_sum(vec v)
+{
+    real lanes[VL];
+    memcpy(lanes, &v, sizeof v);
+    for (int width = VL / 2; width > 0; width /= 2)
+        for (int i = 0; i < width; i++)
+            lanes[i] += lanes[i + width];
+    return lanes[0];
+}
+
+static inline real vec_highest(vec v)
+{
+    real highest = v[0];
+    for (int i = 1; i < VL; i++)
+        highest = v[i] > highest ? v[i] : highest;
+    return highest;
+}
+
+/* e^x, relative error below 1e-7 in float; 0 below the smallest normal result; NaN stays NaN. */
+static inline vec vec_exp(vec x)
+{
+#if MM_KERNEL_F64
+    // The double build is the yardstick of gradient checks: it takes the library's accuracy.
+    vec y;
+    for (int i = 0; i < VL; i++)
+        y[i] = exp(x[i]);
+    return y;
+#else
+    // x = n ln2 + r with |r| <= ln2/2; e^r by its Taylor series to r^7, whose rest is below 7e-9.
+    // Adding 1.5 * 2^23 rounds to an integer that sits in the low bits of the sum.
+    const float shifter = 0x1.8p23f;
+    const vec lowest = vec_set(-87.3365f);
+    const vec highest = vec_set(88.3762f);
+    vec bounded = vec_select(x < lowest, lowest, x);
+    bounded = vec_select(bounded > highest, highest, bounded);
+    const vec shifted = bounded * 0x1.715476p0f + shifter;
+    const vec n = shifted - shifter;
+    // ln2 in two parts: n times the first has no rounding error.
+    const vec r = (bounded - n * 0x1.62e4p-1f) - n * 0x1.7f7d1cp-20f;
+    vec y = r * (1.0f / 5040.0f) + 1.0f / 720.0f;
+    y = y * r + 1.0f / 120.0f;
+    y = y * r + 1.0f / 24.0f;
+    y = y * r + 1.0f / 6.0f;
+    y = y * r + 0.5f;
+    y = y * r + 1.0f;
+    y = y * r + 1.0f;
+    const ivec exponent = ((ivec)shifted - 0x4B400000 + 127) << 23;
+    y *= (vec)exponent;
+    return (vec)((ivec)y & ~(ivec)(x < lowest));
+#endif
+}
+
+static inline real dot_of(const real *a, const real *b, int64_t n)
+{
+    vec sum = {0};
+    for (int64_t i = 0; i < n; i += VL)
+        sum += vec_load_n(a + i, n - i, 0) * vec_load_n(b + i, n - i, 0);
+    return vec_sum(sum);
+}
+
+#endif
