@@ -1,9 +1,10 @@
-/* Conversations and the chat template, rendered natively: MiniMind's template of v3 (minimind.md 3.3).
+/* Conversations and the chat template, rendered natively: MiniMind's template of v3
+ * (minimind.md 3.3).
  *
- * Rendering yields pieces, so that template text is encoded with added tokens on and message content with them
- * off (a user cannot smuggle in a role by typing <|im_start|>). Where this changes ids against the reference
- * rendering (which encodes one string) the golden ids of the spec win: content pieces are joined with their
- * surroundings before splitting whenever they hold no added-token text.
+ * The rendered text is encoded as a whole, as the reference does it, except for added tokens that stand in
+ * the messages: text of the assistant and the system may hold the tag tokens (those not marked special, such as
+ * <think>), text of users and tools none at all. So a user cannot smuggle in a role by typing <|im_start|>;
+ * it becomes ordinary bytes. Without such text the ids are those of the reference.
  */
 #ifndef MM_TEXT_CHAT_H
 #define MM_TEXT_CHAT_H
@@ -32,17 +33,24 @@ typedef struct mm_conversation {
 typedef struct mm_chat_options {
     bool generation_prompt; /* ends with the opening of an assistant turn */
     bool open_thinking;     /* that opening leaves <think> open */
+    bool drop_empty_think; /* assistant turns without reasoning get no think block (minimind.md 4.4,
+                              step 3) */
 } mm_chat_options;
 
 /* The rendered text; appended. Borrowed inputs. */
-MM_NODISCARD mm_status mm_chat_render(const mm_conversation *conversation, const mm_chat_options *options, mm_str *out,
+MM_NODISCARD mm_status mm_chat_render(const mm_conversation *conversation,
+                                      const mm_chat_options *options, mm_str *out, mm_err *err);
+/* The ids. If `mask` is not NULL it gets one byte per id: 1 where the assistant's words are learned
+ * (minimind.md 4.4: think block, content, <|im_end|> and the newline after it). */
+MM_NODISCARD mm_status mm_chat_encode(const mm_tokenizer *tokenizer,
+                                      const mm_conversation *conversation,
+                                      const mm_chat_options *options, mm_ids *ids, mm_str *mask,
                                       mm_err *err);
-/* The ids. If `mask` is not NULL it gets one byte per id: 1 where the assistant's words are learned (minimind.md 4.4:
- * think block, content, <|im_end|> and the newline after it). */
-MM_NODISCARD mm_status mm_chat_encode(const mm_tokenizer *tokenizer, const mm_conversation *conversation,
-                                      const mm_chat_options *options, mm_ids *ids, mm_str *mask, mm_err *err);
 /* Jinja text of the template for tokenizer_config.json and chat_template.jinja, written by us. */
 const char *mm_chat_template_jinja(void);
+/* Whether this template text is one that mm_chat_render follows: ours or the one MiniMind
+ * publishes. */
+bool mm_chat_template_is_known(const char *chat_template);
 
 #ifdef __cplusplus
 }
