@@ -44,6 +44,10 @@ bool mm_config_bool(const mm_config *config, const char *name);
 const char *mm_config_text(const mm_config *config, const char *name);
 bool mm_config_is_set(const mm_config *config, const char *name); /* by more than a default */
 
+/* Fills in what was left open ("steps", "eval_interval") with what the data decided; origin "data".
+ */
+void mm_config_decide(mm_config *config, const char *name, int64_t value);
+
 /* The model this configuration describes; vocab_size filled in by the caller's tokenizer when 0.
  * Stores the resolved sizes back (origin "preset"), so that the record is complete. */
 MM_NODISCARD mm_status mm_config_model(mm_config *config, int32_t vocab_size, mm_model_config *out,
@@ -51,6 +55,15 @@ MM_NODISCARD mm_status mm_config_model(mm_config *config, int32_t vocab_size, mm
 /* The record for the database; the array lives in the arena. */
 MM_NODISCARD mm_status mm_config_params(const mm_config *config, mm_arena *arena, mm_param **out,
                                         size_t *count, mm_err *err);
+/* " --flag value" for everything that somebody chose, so that the command rebuilds this
+ * configuration. */
+void mm_config_add_flags(const mm_config *config, mm_str *out);
+/* Takes the shape of the model (not the training settings) from a run's parameters; origin
+ * "parent". */
+MM_NODISCARD mm_status mm_config_shape_from_params(mm_config *config, const mm_param *params,
+                                                   size_t count, mm_err *err);
+/* The i-th hyperparameter's flag, NULL at the end: for walking them all. */
+const char *mm_config_flag(size_t i);
 /* True when `name` is a hyperparameter (flag or database name); *canonical is the database name. */
 bool mm_config_known(const char *name, const char **canonical);
 

@@ -1,0 +1,233 @@
+/* mmrun eval: score a checkpoint on text and let it answer prompts. */
+#include "runner/commands.h"
+#include "runner/corpus.h"
+#include "runner/load.h"
+#include "runner/sample.h"
+#include "runner/score.h"
+
+#include "core/base/file.h"
+#include "core/base/utf8.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+enum { PROMPT_FILE_BYTES = 16 << 20 };
+
+const mm_option mm_eval_options[] = {
+    {.name = "data",
+     .type = MM_OPTION_PATH,
+     .value = "FILE",
+     .repeats = true,
+     .help = "text to score (none: what the run held out)"},
+    {.name = "limit",
+     .type = MM_OPTION_INT,
+     .value = "ROWS",
+     .min = 1,
+     .max = 1e12,
+     .help = "score only the first rows"},
+    {.name = "pack",
+     .type = MM_OPTION_CHOICE,
+     .value = "on|off",
+     .choices = "on,off",
+     .help = "off: cut rows as MiniMind cuts them (the run's)"},
+    {.name = "seq-len",
+     .aliases = "max_seq_len",
+     .type = MM_OPTION_INT,
+     .value = "N",
+     .min = 4,
+     .max = 1048576,
+     .help = "context to score with (the run's)"},
+    {.name = "prompts",
+     .type = MM_OPTION_PATH,
+     .value = "FILE",
+     .help = "prompts to answer, one per line"},
+    {.name = "max-new-tokens",
+     .type = MM_OPTION_INT,
+     .value = "N",
+     .min = 1,
+     .max = 1000000,
+     .help = "length of an answer (64)"},
+    {.name = "temperature",
+     .type = MM_OPTION_REAL,
+     .value = "X",
+     .min = 0,
+     .max = 100,
+     .help = "0: greedy (0.85)"},
+    {.name = "cache", .type = MM_OPTION_PATH, .value = "DIR", .help = "folder of the token caches"},
+    {.name = "threads",
+     .type = MM_OPTION_INT,
+     .value = "N",
+     .min = 0,
+     .max = 1024,
+     .help = "worker threads (all)"},
+    {0},
+};
+
+// What the run held out: its val file, or the held-out rows of its training files.
+static mm_status recorded_files(mm_store *store, mm_loaded *loaded, mm_corpus_spec *spec,
+                                mm_err *err)
+{
+    mm_dataset *datasets = NULL;
+    size_t n = 0;
+    MM_TRY(mm_store_datasets(store, loaded->run.id, &loaded->arena, &datasets, &n, err));
+    const char **paths = mm_arena_alloc(&loaded->arena, (n + 1) * sizeof *paths);
+    if (!paths) return MM_FAIL(err, MM_ENOMEM, "no memory for the list of files");
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(datasets[i].role, "val") == 0) spec->val = datasets[i].path;
+        if (strcmp(datasets[i].role, "train") == 0) paths[spec->n_train++] = datasets[i].path;
+    }
+    spec->train = paths;
+    if (spec->n_train > 0) return MM_OK;
+    return MM_FAIL(err, MM_EUSAGE, "run '%s' has no data on record\nmmrun eval %s --data FILE",
+                   loaded->run.name, loaded->run.name);
+}
+
+static mm_status open_batcher(const mm_context *context, const mm_args *args, mm_store *store,
+                              mm_loaded *loaded, mm_corpus *corpus, mm_batcher **out, mm_err *err)
+{
+    mm_corpus_spec spec = {.cache_dir = mm_args_text(args, "cache")};
+    mm_param *params = NULL;
+    size_t n = 0;
+    const char *pack = mm_args_text(args, "pack");
+    MM_TRY(mm_store_params(store, loaded->run.id, &loaded->arena, &params, &n, err));
+    spec.tokenizer_hash = mm_param_find(params, n, "tokenizer_hash");
+    spec.train = mm_args_list(args, "data", &spec.n_train);
+    const bool is_given = spec.n_train > 0;
+    if (!is_given) MM_TRY(recorded_files(store, loaded, &spec, err));
+    if (pack) MM_TRY(mm_config_set(loaded->config, "pack", pack, "command line", err));
+    if (mm_args_has(args, "seq-len"))
+        MM_TRY(mm_config_set(loaded->config, "max_seq_len", mm_args_text(args, "seq-len"),
+                             "command line", err));
+    MM_TRY(mm_corpus_open(corpus, context, store, &spec, loaded->config, err));
+    const bool is_split = !is_given && !corpus->val;
+    const mm_batcher_options options = {
+        .batch_size = (int32_t)mm_config_int(loaded->config, "batch_size"),
+        .seq_len = (int32_t)mm_config_int(loaded->config, "max_seq_len"),
+        .pack = mm_config_bool(loaded->config, "pack"),
+        .seed = loaded->run.seed,
+        .split = is_split ? MM_SPLIT_VAL : MM_SPLIT_ALL,
+        .val_fraction = is_split ? mm_config_real(loaded->config, "val_fraction") : 0,
+        .max_documents = mm_args_int(args, "limit", 0)};
+    mm_token_cache *const *caches = corpus->val ? &corpus->val : corpus->train;
+    return mm_batcher_new(out, caches, corpus->val ? 1 : corpus->n_train, corpus->tokenizer,
+                          &options, err);
+}
+
+static mm_status score(const mm_context *context, const mm_args *args, mm_store *store,
+                       mm_loaded *loaded, mm_score *out, mm_err *err)
+{
+    mm_corpus corpus = {0};
+    mm_batcher *batcher = NULL;
+    mm_engine *engine = NULL;
+    mm_progress *progress = NULL;
+    mm_status status = MM_OK;
+    MM_GO(open_batcher(context, args, store, loaded, &corpus, &batcher, err));
+    const mm_engine_options options = {.max_tokens =
+                                           (int32_t)(mm_config_int(loaded->config, "batch_size") *
+                                                     mm_config_int(loaded->config, "max_seq_len")),
+                                       .threads = (int32_t)mm_args_int(args, "threads", 0)};
+    MM_GO(mm_engine_new(&engine, loaded->model, &options, err));
+    MM_GO(mm_progress_new(&progress, context, "eval", err));
+    MM_GO(mm_score_batches(engine, batcher, corpus.tokenizer, progress, out, err));
+done:
+    mm_progress_end(progress);
+    mm_engine_free(engine);
+    mm_batcher_free(batcher);
+    mm_corpus_close(&corpus);
+    return status;
+}
+
+static mm_status answer(const mm_context *context, const mm_args *args, mm_store *store,
+                        mm_loaded *loaded, json_t *answers, mm_err *err)
+{
+    char *lines = NULL;
+    size_t bytes = 0;
+    mm_generator *generator = NULL;
+    mm_str text = {0};
+    mm_status status = MM_OK;
+    mm_sampling sampling = mm_sampling_default();
+    sampling.max_new_tokens = (int32_t)mm_args_int(args, "max-new-tokens", 64);
+    sampling.temperature = mm_args_real(args, "temperature", sampling.temperature);
+    sampling.seed = loaded->run.seed;
+    const int32_t room =
+        (int32_t)mm_config_int(loaded->config, "max_seq_len") + sampling.max_new_tokens;
+    MM_GO(mm_file_read(mm_args_text(args, "prompts"), PROMPT_FILE_BYTES, &lines, &bytes, err));
+    MM_GO(mm_generator_new(&generator, loaded->model, room,
+                           (int32_t)mm_args_int(args, "threads", 0), err));
+    int32_t index = 0;
+    for (char *line = lines; line && *line;) {
+        char *newline = strchr(line, '\n');
+        mm_generation generation;
+        if (newline) *newline = '\0';
+        line[strcspn(line, "\r")] = '\0';
+        if (*line) {
+            mm_str_clear(&text);
+            MM_GO(mm_sample_text(generator, room, loaded->tokenizer, line, &sampling, NULL, NULL,
+                                 &text, &generation, err));
+            MM_GO(mm_sample_record(store, loaded->run.id, loaded->checkpoint.step, index++, line,
+                                   &text, &sampling, &generation, err));
+            if (!context->json) {
+                mm_str shown = {0};
+                mm_utf8_add_printable(&shown, line, strlen(line));
+                mm_str_add(&shown, " → ");
+                mm_utf8_add_printable(&shown, mm_str_text(&text), text.length);
+                mm_str_add_char(&shown, '\n');
+                mm_out_text(&shown);
+                mm_str_drop(&shown);
+            }
+            json_array_append_new(answers,
+                                  json_pack("{s:s,s:s,s:i,s:s}", "prompt", line, "text",
+                                            mm_str_text(&text), "tokens", generation.n_tokens,
+                                            "finish_reason", mm_finish_text(generation.finish)));
+        }
+        line = newline ? newline + 1 : NULL;
+    }
+done:
+    mm_str_drop(&text);
+    mm_generator_free(generator);
+    mm_free(lines);
+    return status;
+}
+
+static void print_score(const mm_context *context, const mm_loaded *loaded, const mm_score *score,
+                        json_t *answers)
+{
+    if (!context->json) {
+        mm_out("%s@%" PRId64 ": val_loss %.6f  perplexity %.4f  bits per byte %.4f  tokens %" PRId64
+               "\n",
+               loaded->run.name, loaded->checkpoint.step, score->loss, score->perplexity,
+               score->bits_per_byte, score->tokens);
+        return;
+    }
+    json_t *out =
+        json_pack("{s:I,s:s,s:I,s:f,s:f,s:I,s:I,s:O}", "run_id", (json_int_t)loaded->run.id, "run",
+                  loaded->run.name, "step", (json_int_t)loaded->checkpoint.step, "val_loss",
+                  score->loss, "perplexity", score->perplexity, "tokens", (json_int_t)score->tokens,
+                  "bytes", (json_int_t)score->bytes, "generations", answers);
+    json_object_set_new(
+        out, "bpb", isfinite(score->bits_per_byte) ? json_real(score->bits_per_byte) : json_null());
+    mm_out_json(out);
+    json_decref(out);
+}
+
+mm_status mm_cmd_eval(const mm_context *context, const mm_args *args, mm_err *err)
+{
+    mm_store *store = NULL;
+    mm_loaded loaded = {0};
+    mm_score result = {0};
+    json_t *answers = json_array();
+    mm_status status = MM_OK;
+    // Only answers are recorded; scoring alone also works on a database that cannot be written.
+    const bool writes = mm_args_has(args, "prompts");
+    MM_GO(mm_context_store(context, writes ? MM_STORE_WRITE : MM_STORE_READ, &store, err));
+    MM_GO(mm_load_run(&loaded, store, mm_args_at(args, 0), err));
+    MM_GO(score(context, args, store, &loaded, &result, err));
+    if (writes) MM_GO(answer(context, args, store, &loaded, answers, err));
+    print_score(context, &loaded, &result, answers);
+done:
+    json_decref(answers);
+    mm_loaded_drop(&loaded);
+    mm_store_close(store);
+    return status;
+}

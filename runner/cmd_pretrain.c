@@ -1,0 +1,339 @@
+/* mmrun pretrain, mmrun resume: record a run, train it, say how it went. */
+#include "runner/commands.h"
+#include "runner/load.h"
+#include "runner/train.h"
+
+#include "core/base/clock.h"
+#include "core/base/json.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+const mm_option mm_train_options[] = {
+    {.name = "data",
+     .aliases = "data_path",
+     .type = MM_OPTION_PATH,
+     .value = "FILE",
+     .group = "Input",
+     .repeats = true,
+     .help = "training files: JSONL, JSON, text, also .zst and .gz (none: self-made data)"},
+    {.name = "val",
+     .aliases = "val_data",
+     .type = MM_OPTION_PATH,
+     .value = "FILE",
+     .group = "Input",
+     .help = "held-out file (none: --val-fraction of the training rows)"},
+    {.name = "tokenizer",
+     .type = MM_OPTION_PATH,
+     .value = "PATH",
+     .group = "Input",
+     .help = "tokenizer.json or its folder (none: one is trained on the data)"},
+    {.name = "config",
+     .type = MM_OPTION_PATH,
+     .value = "FILE",
+     .group = "Input",
+     .help = "hyperparameters as key = value lines"},
+    {.name = "cache",
+     .type = MM_OPTION_PATH,
+     .value = "DIR",
+     .group = "Input",
+     .help = "folder of the token caches ($MMRUN_CACHE, ~/.cache/mmrun)"},
+    {.name = "prompt",
+     .type = MM_OPTION_TEXT,
+     .value = "TEXT",
+     .group = "Record",
+     .repeats = true,
+     .help = "answered at each evaluation (none: openings of held-out rows)"},
+    {.name = "tag",
+     .type = MM_OPTION_TEXT,
+     .value = "TAG",
+     .group = "Record",
+     .repeats = true,
+     .help = "tag of the run"},
+    {.name = "note",
+     .type = MM_OPTION_TEXT,
+     .value = "TEXT",
+     .group = "Record",
+     .help = "note kept with the run"},
+    {.name = "dry-run",
+     .type = MM_OPTION_FLAG,
+     .group = "Record",
+     .help = "print the resolved configuration and the estimate, train nothing"},
+    {0},
+};
+
+const mm_option mm_pretrain_options[] = {
+    {.name = "from",
+     .aliases = "from_weight",
+     .type = MM_OPTION_TEXT,
+     .value = "RUN[@STEP]",
+     .group = "Input",
+     .help = "start from the weights of this run"},
+    {.name = "name",
+     .type = MM_OPTION_TEXT,
+     .value = "NAME",
+     .group = "Record",
+     .help = "name of the run"},
+    {0},
+};
+
+const mm_option mm_resume_options[] = {
+    {.name = "data",
+     .type = MM_OPTION_PATH,
+     .value = "FILE",
+     .repeats = true,
+     .help = "where the training files are now, if they were moved"},
+    {.name = "val",
+     .type = MM_OPTION_PATH,
+     .value = "FILE",
+     .help = "where the held-out file is now"},
+    {.name = "cache", .type = MM_OPTION_PATH, .value = "DIR", .help = "folder of the token caches"},
+    {0},
+};
+
+static void say_plan(const mm_context *context, const mm_train_plan *plan)
+{
+    char params[24];
+    char tokens[24];
+    char memory[24];
+    char time[MM_TIME_ISO_BYTES];
+    mm_count_text((double)plan->params, params);
+    mm_count_text((double)plan->tokens, tokens);
+    mm_bytes_text((double)plan->memory_bytes, memory);
+    mm_duration_text(plan->seconds, time);
+    mm_say(context, "%s parameters, %" PRId64 " steps, about %s tokens, %s of memory%s%s%s.",
+           params, plan->steps, tokens, memory, isfinite(plan->seconds) ? ", about " : "",
+           isfinite(plan->seconds) ? time : "", isfinite(plan->seconds) ? " on this machine" : "");
+}
+
+static mm_status print_config(const mm_context *context, const mm_config *config,
+                              const mm_train_plan *plan, mm_err *err)
+{
+    mm_arena arena = {0};
+    mm_param *params = NULL;
+    size_t n = 0;
+    mm_status status = MM_OK;
+    MM_GO(mm_config_params(config, &arena, &params, &n, err));
+    if (context->json) {
+        json_t *all = json_object();
+        for (size_t i = 0; i < n; i++)
+            json_object_set_new(
+                all, params[i].name,
+                json_pack("{s:s,s:s}", "value", params[i].value, "origin", params[i].origin));
+        json_t *top = json_pack("{s:o,s:I,s:I,s:I}", "config", all, "params",
+                                (json_int_t)plan->params, "tokens", (json_int_t)plan->tokens,
+                                "memory_bytes", (json_int_t)plan->memory_bytes);
+        if (isfinite(plan->seconds)) json_object_set_new(top, "seconds", json_real(plan->seconds));
+        mm_out_json(top);
+        json_decref(top);
+    } else {
+        for (size_t i = 0; i < n; i++)
+            mm_out("%-24s %-16s %s\n", params[i].name, params[i].value, params[i].origin);
+    }
+done:
+    mm_arena_drop(&arena);
+    return status;
+}
+
+// How a run went, as data on stdout and in words on stderr.
+static mm_status tell(const mm_context *context, mm_store *store, int64_t run_id, mm_status trained,
+                      mm_err *err)
+{
+    mm_arena arena = {0};
+    mm_run_info run;
+    mm_err late = {0};
+    char seconds[MM_TIME_ISO_BYTES];
+    mm_status status = mm_store_run(store, run_id, &arena, &run, &late);
+    if (status != MM_OK) goto done;
+    if (trained == MM_ECANCELED) {
+        trained = MM_FAIL(err, MM_ECANCELED,
+                          "run '%s' was stopped after step %" PRId64 " of %" PRId64
+                          " with a valid checkpoint\nmmrun --db %s resume %s",
+                          run.name, run.steps, run.steps_planned, context->db_path, run.name);
+        goto done;
+    }
+    if (trained != MM_OK) {
+        mm_err_context(err, "run '%s'", run.name);
+        goto done;
+    }
+    mm_duration_text(run.duration_s, seconds);
+    if (isfinite(run.best_val_loss))
+        mm_say(context, "%s finished in %s: best val_loss %.4f, last loss %.4f.", run.name, seconds,
+               run.best_val_loss, run.final_loss);
+    else
+        mm_say(context, "%s finished in %s: last loss %.4f.", run.name, seconds, run.final_loss);
+    mm_say(context, "Next: mmrun report %s · mmrun generate %s \"…\" · mmrun show %s", run.name,
+           run.name, run.name);
+    if (context->json) {
+        json_t *out = json_pack("{s:I,s:s,s:s,s:I,s:I,s:f}", "id", (json_int_t)run.id, "name",
+                                run.name, "status", run.status, "steps", (json_int_t)run.steps,
+                                "tokens", (json_int_t)run.tokens, "final_loss", run.final_loss);
+        if (isfinite(run.best_val_loss))
+            json_object_set_new(out, "best_val_loss", json_real(run.best_val_loss));
+        mm_out_json(out);
+        json_decref(out);
+    } else {
+        mm_out("%s\n", run.name);
+    }
+done:
+    mm_arena_drop(&arena);
+    return trained;
+}
+
+// Shape, tokenizer and step of the run that --from names.
+typedef struct parent {
+    mm_arena arena;
+    int64_t run_id;
+    int64_t step;
+    const char *tokenizer_hash;
+} parent;
+
+static mm_status open_parent(parent *out, mm_store *store, const char *reference, mm_config *config,
+                             mm_err *err)
+{
+    mm_run_ref ref;
+    mm_checkpoint_info checkpoint;
+    mm_param *params = NULL;
+    size_t n = 0;
+    MM_TRY(mm_store_resolve(store, reference, &ref, err));
+    MM_TRY(mm_store_resolve_checkpoint(store, &ref, &out->arena, &checkpoint, err));
+    MM_TRY(mm_store_params(store, ref.run_id, &out->arena, &params, &n, err));
+    out->run_id = ref.run_id;
+    out->step = checkpoint.step;
+    out->tokenizer_hash = mm_param_find(params, n, "tokenizer_hash");
+    return mm_config_shape_from_params(config, params, n, err);
+}
+
+static mm_status configure(const mm_args *args, mm_store *store, parent *from, mm_config **config,
+                           mm_err *err)
+{
+    const char *reference = mm_args_text(args, "from");
+    const char *file = mm_args_text(args, "config");
+    MM_TRY(mm_config_new(config, "pretrain", err));
+    if (reference) MM_TRY(open_parent(from, store, reference, *config, err));
+    if (file) MM_TRY(mm_config_from_file(*config, file, err));
+    return mm_config_from_args(*config, args, false, err);
+}
+
+static mm_status record_and_train(const mm_context *context, const mm_args *args, mm_store **store,
+                                  const mm_corpus *corpus, mm_config *config,
+                                  const mm_train_plan *plan, const parent *from, mm_err *err)
+{
+    mm_str command = {0};
+    mm_status status = MM_OK;
+    int64_t run_id = 0;
+    mm_run_request request = {.stage = "pretrain",
+                              .name = mm_args_text(args, "name"),
+                              .notes = mm_args_text(args, "note"),
+                              .parent_id = from->run_id,
+                              .parent_step = from->step};
+    request.tags = mm_args_list(args, "tag", &request.n_tags);
+    request.prompts = mm_args_list(args, "prompt", &request.n_prompts);
+    MM_GO(mm_train_plan_check(plan, context->db_path, err));
+    MM_GO(mm_command_text(context, &command, err));
+    request.command = mm_str_text(&command);
+    if (!*store) MM_GO(mm_store_open(store, context->db_path, MM_STORE_CREATE, err));
+    MM_GO(mm_train_create(*store, corpus, config, plan, &request, &run_id, err));
+    MM_GO(tell(context, *store, run_id, mm_train_run(context, *store, corpus, run_id, err), err));
+done:
+    mm_str_drop(&command);
+    return status;
+}
+
+mm_status mm_cmd_pretrain(const mm_context *context, const mm_args *args, mm_err *err)
+{
+    mm_status status = MM_OK;
+    mm_store *store = NULL;
+    mm_config *config = NULL;
+    mm_corpus corpus = {0};
+    parent from = {0};
+    mm_train_plan plan;
+    if (mm_args_has(args, "from")) MM_GO(mm_context_store(context, MM_STORE_WRITE, &store, err));
+    MM_GO(configure(args, store, &from, &config, err));
+    mm_corpus_spec spec = {.val = mm_args_text(args, "val"),
+                           .tokenizer = mm_args_text(args, "tokenizer"),
+                           .tokenizer_hash = from.tokenizer_hash,
+                           .cache_dir = mm_args_text(args, "cache")};
+    spec.train = mm_args_list(args, "data", &spec.n_train);
+    MM_GO(mm_corpus_open(&corpus, context, store, &spec, config, err));
+    MM_GO(mm_train_plan_make(&corpus, config, true, &plan, err));
+    say_plan(context, &plan);
+    if (mm_args_has(args, "dry-run"))
+        MM_GO(print_config(context, config, &plan, err));
+    else
+        MM_GO(record_and_train(context, args, &store, &corpus, config, &plan, &from, err));
+done:
+    mm_corpus_close(&corpus);
+    mm_config_free(config);
+    mm_store_close(store);
+    mm_arena_drop(&from.arena);
+    return status;
+}
+
+// The files a run was started with, from its record, unless the command line says where they are
+// now.
+static mm_status resume_spec(const mm_args *args, mm_store *store, int64_t run_id, mm_arena *arena,
+                             mm_corpus_spec *spec, mm_config *config, mm_err *err)
+{
+    mm_param *params = NULL;
+    size_t n_params = 0;
+    mm_dataset *datasets = NULL;
+    size_t n = 0;
+    MM_TRY(mm_store_params(store, run_id, arena, &params, &n_params, err));
+    MM_TRY(mm_config_from_params(config, params, n_params, NULL, err));
+    MM_TRY(mm_store_datasets(store, run_id, arena, &datasets, &n, err));
+    spec->tokenizer_hash = mm_param_find(params, n_params, "tokenizer_hash");
+    spec->cache_dir = mm_args_text(args, "cache");
+    spec->val = mm_args_text(args, "val");
+    spec->train = mm_args_list(args, "data", &spec->n_train);
+    const char **paths = mm_arena_alloc(arena, (n + 1) * sizeof *paths);
+    if (!paths) return MM_FAIL(err, MM_ENOMEM, "no memory for the list of files");
+    size_t n_paths = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(datasets[i].role, "train") == 0) paths[n_paths++] = datasets[i].path;
+        if (strcmp(datasets[i].role, "val") == 0 && !spec->val) spec->val = datasets[i].path;
+    }
+    if (spec->n_train == 0) {
+        spec->train = paths;
+        spec->n_train = n_paths;
+    }
+    if (spec->n_train == 0 || !spec->tokenizer_hash)
+        return MM_FAIL(err, MM_EUSAGE,
+                       "run %" PRId64 " has no training data on record: it cannot be resumed",
+                       run_id);
+    return MM_OK;
+}
+
+mm_status mm_cmd_resume(const mm_context *context, const mm_args *args, mm_err *err)
+{
+    mm_status status = MM_OK;
+    mm_arena arena = {0};
+    mm_store *store = NULL;
+    mm_config *config = NULL;
+    mm_corpus corpus = {0};
+    mm_corpus_spec spec = {0};
+    mm_run_info run;
+    int64_t run_id = 0;
+    MM_GO(mm_context_store(context, MM_STORE_WRITE, &store, err));
+    MM_GO(mm_store_resolve_run(store, mm_args_at(args, 0), &run_id, err));
+    MM_GO(mm_store_run(store, run_id, &arena, &run, err));
+    if (strcmp(run.status, "finished") == 0) {
+        status = MM_FAIL(err, MM_EUSAGE,
+                         "run '%s' is finished (%" PRId64
+                         " steps): nothing to resume\nmmrun pretrain --from %s … starts "
+                         "a new run from its weights",
+                         run.name, run.steps, run.name);
+        goto done;
+    }
+    MM_GO(mm_config_new(&config, run.stage, err));
+    MM_GO(resume_spec(args, store, run_id, &arena, &spec, config, err));
+    MM_GO(mm_corpus_open(&corpus, context, store, &spec, config, err));
+    MM_GO(tell(context, store, run_id, mm_train_run(context, store, &corpus, run_id, err), err));
+done:
+    mm_corpus_close(&corpus);
+    mm_config_free(config);
+    mm_store_close(store);
+    mm_arena_drop(&arena);
+    return status;
+}

@@ -1,0 +1,21 @@
+/* Where a run happens: machine, kernel, libraries, source revision. Facts for the record, never
+ * decisions. */
+#ifndef MM_RUNNER_ENVIRONMENT_H
+#define MM_RUNNER_ENVIRONMENT_H
+
+#include "core/base/mem.h"
+
+#include <stdint.h>
+
+/* Calls `each` for every fact: "cpu", "cores", "isa", "memory_bytes", "os", "kernel", "hostname",
+ * "cwd", "compiler", "sqlite", "zstd" … */
+void mm_environment(void (*each)(void *context, const char *key, const char *value), void *context);
+/* Commit of the git work tree the process stands in, 40 hexadecimal digits, or "" (read from .git,
+ * nothing is run). */
+void mm_git_commit(char out[41]);
+/* Resident set of this process in bytes; 0 when unknown. */
+int64_t mm_memory_used(void);
+/* Memory the system can still give, in bytes (also within a cgroup limit); 0 when unknown. */
+int64_t mm_memory_available(void);
+
+#endif

@@ -1,0 +1,73 @@
+/* From a reference to a model with its tokenizer in memory. */
+#include "runner/load.h"
+
+#include <string.h>
+
+const char *mm_param_find(const mm_param *params, size_t count, const char *name)
+{
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(params[i].name, name) == 0) return params[i].value;
+    return NULL;
+}
+
+mm_status mm_load_tokenizer(mm_tokenizer **out, mm_store *store, const char *hash, mm_err *err)
+{
+    mm_str json = {0};
+    mm_str settings = {0};
+    mm_status status = MM_OK;
+    *out = NULL;
+    MM_GO(mm_store_tokenizer_get(store, hash, &json, &settings, err));
+    MM_GO(mm_tokenizer_parse(out, mm_str_text(&json), json.length, mm_str_text(&settings),
+                             settings.length, "tokenizer of the run", err));
+done:
+    mm_str_drop(&json);
+    mm_str_drop(&settings);
+    return status;
+}
+
+mm_status mm_load_weights(mm_model *model, mm_store *store, int64_t checkpoint_id, mm_err *err)
+{
+    const mm_tensor *tensors = NULL;
+    const int32_t n = mm_model_tensors(model, &tensors);
+    for (int32_t i = 0; i < n; i++)
+        MM_TRY(mm_checkpoint_read(store, checkpoint_id, tensors[i].name, tensors[i].data,
+                                  (size_t)tensors[i].count * sizeof(float), err));
+    return MM_OK;
+}
+
+static mm_status load_parts(mm_loaded *out, mm_store *store, const char *reference, mm_err *err)
+{
+    mm_run_ref ref;
+    mm_param *params = NULL;
+    size_t n_params = 0;
+    MM_TRY(mm_store_resolve(store, reference, &ref, err));
+    MM_TRY(mm_store_run(store, ref.run_id, &out->arena, &out->run, err));
+    MM_TRY(mm_store_resolve_checkpoint(store, &ref, &out->arena, &out->checkpoint, err));
+    MM_TRY(mm_store_params(store, ref.run_id, &out->arena, &params, &n_params, err));
+    const char *hash = mm_param_find(params, n_params, "tokenizer_hash");
+    if (!hash)
+        return MM_FAIL(err, MM_ENOTFOUND, "run '%s' has no tokenizer on record", out->run.name);
+    MM_TRY(mm_config_new(&out->config, "pretrain", err));
+    MM_TRY(mm_config_from_params(out->config, params, n_params, NULL, err));
+    MM_TRY(mm_load_tokenizer(&out->tokenizer, store, hash, err));
+    mm_model_config shape;
+    MM_TRY(mm_config_model(out->config, mm_tokenizer_vocab(out->tokenizer), &shape, err));
+    MM_TRY(mm_model_new(&out->model, &shape, MM_F32, err));
+    return mm_load_weights(out->model, store, out->checkpoint.id, err);
+}
+
+mm_status mm_load_run(mm_loaded *out, mm_store *store, const char *reference, mm_err *err)
+{
+    *out = (mm_loaded){0};
+    return load_parts(out, store, reference, err);
+}
+
+void mm_loaded_drop(mm_loaded *loaded)
+{
+    if (!loaded) return;
+    mm_model_free(loaded->model);
+    mm_tokenizer_free(loaded->tokenizer);
+    mm_config_free(loaded->config);
+    mm_arena_drop(&loaded->arena);
+    *loaded = (mm_loaded){0};
+}

@@ -1,0 +1,33 @@
+/* From a reference (RUN, RUN@STEP, RUN@best) to a model with its tokenizer in memory. */
+#ifndef MM_RUNNER_LOAD_H
+#define MM_RUNNER_LOAD_H
+
+#include "core/text/tokenizer.h"
+#include "runner/config.h"
+#include "store/query.h"
+
+typedef struct mm_loaded {
+    mm_arena arena; /* holds the strings of `run` and `checkpoint` */
+    mm_run_info run;
+    mm_checkpoint_info checkpoint;
+    mm_config *config;
+    mm_tokenizer *tokenizer;
+    mm_model *model;
+} mm_loaded;
+
+/* Weights verified chunk by chunk. The caller drops it in every case. */
+MM_NODISCARD mm_status mm_load_run(mm_loaded *out, mm_store *store, const char *reference,
+                                   mm_err *err);
+void mm_loaded_drop(mm_loaded *loaded);
+
+/* Value of a run's parameter that is not a hyperparameter ("tokenizer_hash", "prompts"); NULL when
+ * absent. */
+const char *mm_param_find(const mm_param *params, size_t count, const char *name);
+/* The tokenizer kept in the database under this hash. */
+MM_NODISCARD mm_status mm_load_tokenizer(mm_tokenizer **out, mm_store *store, const char *hash,
+                                         mm_err *err);
+/* Fills every tensor of the model from blobs of the same name. */
+MM_NODISCARD mm_status mm_load_weights(mm_model *model, mm_store *store, int64_t checkpoint_id,
+                                       mm_err *err);
+
+#endif

@@ -1,0 +1,59 @@
+/* The training loop: one run from its record in the database to its last checkpoint.
+ *
+ * A run is first recorded (mm_train_create), then trained (mm_train_run). A new run, a sweep's arm
+ * and a resumed run are the same call: what is already there (checkpoints) decides where it starts.
+ */
+#ifndef MM_RUNNER_TRAIN_H
+#define MM_RUNNER_TRAIN_H
+
+#include "runner/corpus.h"
+#include "store/query.h"
+
+typedef struct mm_run_request {
+    const char *stage;
+    const char *name;    /* NULL: made by the store */
+    const char *command; /* that reproduces it */
+    const char *notes;
+    const char *const *tags;
+    size_t n_tags;
+    int64_t sweep_id;
+    int64_t parent_id;          /* start from this run's weights; 0: fresh ones */
+    int64_t parent_step;        /* of its checkpoint */
+    const char *const *prompts; /* answered at each evaluation; none: taken from held-out text */
+    size_t n_prompts;
+} mm_run_request;
+
+/* What a run will cost, known before it starts. */
+typedef struct mm_train_plan {
+    mm_model_config shape;
+    int64_t params;
+    int64_t steps;
+    int64_t tokens;       /* about */
+    int64_t memory_bytes; /* about */
+    int64_t checkpoint_bytes;
+    double seconds; /* about, on this machine; NaN: not estimated */
+} mm_train_plan;
+
+/* Decides what is still open (steps, intervals) and stores it in the configuration. `estimate`
+ * measures the machine for about 50 ms. */
+MM_NODISCARD mm_status mm_train_plan_make(const mm_corpus *corpus, mm_config *config, bool estimate,
+                                          mm_train_plan *plan, mm_err *err);
+/* Too little memory is MM_ENOMEM, too little disk for two checkpoints MM_ENOSPC, naming both
+ * numbers. */
+MM_NODISCARD mm_status mm_train_plan_check(const mm_train_plan *plan, const char *db_path,
+                                           mm_err *err);
+
+/* Records a run with status `queued`: everything a later process needs to train it. */
+MM_NODISCARD mm_status mm_train_create(mm_store *store, const mm_corpus *corpus, mm_config *config,
+                                       const mm_train_plan *plan, const mm_run_request *request,
+                                       int64_t *run_id, mm_err *err);
+/* Trains a recorded run, from its newest intact checkpoint if there is one. MM_ECANCELED: stopped
+ * by a signal with a valid checkpoint. The run's status is settled in every case in which the
+ * process survives. */
+MM_NODISCARD mm_status mm_train_run(const mm_context *context, mm_store *store,
+                                    const mm_corpus *corpus, int64_t run_id, mm_err *err);
+
+/* The command line as one shell-quoted text, for the record. */
+MM_NODISCARD mm_status mm_command_text(const mm_context *context, mm_str *out, mm_err *err);
+
+#endif
