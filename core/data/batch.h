@@ -2,9 +2,19 @@
  * epoch, position), so resuming needs two integers.
  *
  * Packed (default): documents in shuffled order fill micro-batches of batch_size × seq_len tokens
- * without padding; a document longer than seq_len is cut into pieces that together predict every
- * token once. Unpacked: one document per row, cut to seq_len as MiniMind cuts ([bos] + first
- * seq_len-2 tokens + [eos]) and padded; pads are never learned.
+ * without padding (next-fit: a piece that does not fit any more opens the next micro-batch). A
+ * document of L tokens gives L-1 pairs of input and label; if that is more than seq_len, it is cut
+ * into the fewest pieces of nearly equal length. Each piece is a segment of its own, and together
+ * they predict every token once.
+ *
+ * Unpacked: one document per row, cut to seq_len as MiniMind cuts ([bos] + first seq_len-2 tokens +
+ * [eos]) and padded; each row is a segment. Pads are never learned, nor is the pad's id inside the
+ * text. The last micro-batch of an epoch may have fewer rows.
+ *
+ * The sides of the split depend on the documents' text alone, not on the seed, so every run and
+ * every tokenizer validates on the same rows, and rows of equal text are on the same side. A
+ * batcher belongs to one thread; memory is about 12 bytes per document. After the first call
+ * mm_batcher_get allocates nothing.
  */
 #ifndef MM_DATA_BATCH_H
 #define MM_DATA_BATCH_H
@@ -35,7 +45,8 @@ typedef struct mm_data_position {
     int64_t micro_batch; /* within the epoch, the next one to be read */
 } mm_data_position;
 
-/* Keeps borrowed pointers to caches and tokenizer. No document on the chosen side is MM_EFORMAT. */
+/* Keeps borrowed pointers to caches and tokenizer. No document on the chosen side is MM_EFORMAT,
+ * impossible options MM_ECONFIG. */
 MM_NODISCARD mm_status mm_batcher_new(mm_batcher **out, mm_token_cache *const *caches,
                                       size_t n_caches, const mm_tokenizer *tokenizer,
                                       const mm_batcher_options *options, mm_err *err);
@@ -48,7 +59,8 @@ MM_NODISCARD mm_status mm_batcher_epoch_batches(mm_batcher *batcher, int64_t epo
 int64_t mm_batcher_labels(const mm_batcher *batcher);
 int64_t mm_batcher_documents(const mm_batcher *batcher);
 /* The micro-batch at `position`; borrowed until the next call. Steps `position` on, into the next
- * epoch at the end. */
+ * epoch at the end. Another epoch than that of the last call costs one pass over the documents'
+ * lengths, everything else is direct. A position that the epoch does not have is MM_EFORMAT. */
 MM_NODISCARD mm_status mm_batcher_get(mm_batcher *batcher, mm_data_position *position,
                                       const mm_batch **batch, mm_err *err);
 /* Bytes of text the labels of a batch stand for (special tokens count 0): the denominator of bits

@@ -2,8 +2,15 @@
  *
  * The file name is the hash of (content of the data file, tokenizer hash, row format, cache
  * version), so a stale cache cannot be used by mistake. Published by rename, so a killed build
- * leaves nothing that could be taken for one; its own checksum is verified when opened. A document
- * is bos + text + eos; conversations are rendered by the chat template.
+ * leaves nothing that could be taken for one. Opening verifies everything, down to the checksum and
+ * every id; a damaged cache is built anew. Processes that want the same cache at once wait for one
+ * of them to build it.
+ *
+ * A text is one document, bos + text + eos. A conversation is what the chat template renders, which
+ * brings its own marks. An open cache is read-only and may be shared between threads.
+ *
+ * File (little-endian): header, tokens (u16 or u32) filled up to 8 bytes, then per document
+ * {u64 end in tokens, u64 key}.
  */
 #ifndef MM_DATA_CACHE_H
 #define MM_DATA_CACHE_H
@@ -48,6 +55,10 @@ void mm_token_cache_copy(const mm_token_cache *cache, int64_t document, int64_t 
                          int32_t count, int32_t *out);
 /* Hash of the document's text: decides the split, so that a row never changes side. */
 uint64_t mm_token_cache_key(const mm_token_cache *cache, int64_t document);
+/* Hash of the tokenizer that made it (mm_tokenizer_hash), borrowed. */
+const char *mm_token_cache_tokenizer_hash(const mm_token_cache *cache);
+/* Where the cache file is, borrowed. */
+const char *mm_token_cache_path(const mm_token_cache *cache);
 
 #ifdef __cplusplus
 }

@@ -1,0 +1,328 @@
+/* The cache file: building it in one pass over the rows, and proving that one is whole.
+ *
+ * Tokens stream into the file while the index streams into an unnamed temporary file, which is
+ * copied behind them at the end: memory stays bounded however many documents there are. The header
+ * is written last, over the zeros that hold its place. */
+#include "core/data/cache_file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum {
+    BUFFER_BYTES = 1 << 20,
+    INDEX_ENTRIES = 1 << 14,
+    PROGRESS_BYTES = 1 << 20, // of the data file, between two calls
+    U16_VOCAB_MAX = 1 << 16
+};
+
+const char mm_cache_magic[8] = {'M', 'M', 'T', 'O', 'K', 'E', 'N', '\n'};
+
+_Static_assert(sizeof(mm_cache_header) == 264, "the header is a file format");
+_Static_assert(sizeof(mm_cache_header) % 8 == 0, "what follows it is aligned");
+_Static_assert(sizeof(mm_cache_entry) == 16, "the index is a file format");
+_Static_assert(offsetof(mm_cache_header, header_sha256) + MM_SHA256_BYTES ==
+                   sizeof(mm_cache_header),
+               "the header's checksum covers all of it");
+
+typedef struct cache_build {
+    mm_cache_header *header;
+    mm_file_writer file;
+    mm_sha256 payload;
+    bool is_hashing;
+    int index_fd; // unnamed: vanishes with the process
+    uint64_t token_count;
+    size_t used; // bytes of the buffer
+    unsigned char *buffer;
+    size_t n_entries;
+    mm_cache_entry *entries;
+    mm_ids ids;
+    mm_str text;
+} cache_build;
+
+static mm_status flush(cache_build *build, mm_err *err)
+{
+    mm_sha256_update(&build->payload, build->buffer, build->used);
+    MM_TRY(mm_file_writer_write(&build->file, build->buffer, build->used, err));
+    build->used = 0;
+    return MM_OK;
+}
+
+static mm_status put(cache_build *build, const void *data, size_t bytes, mm_err *err)
+{
+    if (build->used + bytes > BUFFER_BYTES) MM_TRY(flush(build, err));
+    MM_ASSERT(bytes <= BUFFER_BYTES);
+    memcpy(build->buffer + build->used, data, bytes);
+    build->used += bytes;
+    return MM_OK;
+}
+
+static mm_status put_tokens(cache_build *build, mm_err *err)
+{
+    for (size_t i = 0; i < build->ids.count; i++) {
+        const int32_t id = build->ids.data[i];
+        MM_ASSERT(id >= 0 && (uint32_t)id < build->header->vocab_size);
+        const uint16_t narrow = (uint16_t)id;
+        const uint32_t wide = (uint32_t)id;
+        if (build->header->token_bytes == sizeof narrow)
+            MM_TRY(put(build, &narrow, sizeof narrow, err));
+        else
+            MM_TRY(put(build, &wide, sizeof wide, err));
+    }
+    build->token_count += build->ids.count;
+    return MM_OK;
+}
+
+static mm_status flush_index(cache_build *build, mm_err *err)
+{
+    const char *next = (const char *)build->entries;
+    size_t bytes = build->n_entries * sizeof *build->entries;
+    while (bytes > 0) {
+        const ssize_t got = write(build->index_fd, next, bytes);
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) return MM_FAIL_ERRNO(err, "%s: cannot write its index", build->file.path);
+        next += got;
+        bytes -= (size_t)got;
+    }
+    build->n_entries = 0;
+    return MM_OK;
+}
+
+static mm_status put_entry(cache_build *build, uint64_t key, mm_err *err)
+{
+    if (build->n_entries == INDEX_ENTRIES) MM_TRY(flush_index(build, err));
+    build->entries[build->n_entries++] = (mm_cache_entry){.end = build->token_count, .key = key};
+    build->header->documents++;
+    return MM_OK;
+}
+
+// Copies the index behind the tokens.
+static mm_status append_index(cache_build *build, mm_err *err)
+{
+    MM_TRY(flush_index(build, err));
+    if (lseek(build->index_fd, 0, SEEK_SET) != 0)
+        return MM_FAIL_ERRNO(err, "%s: cannot rewind its index", build->file.path);
+    uint64_t left = build->header->documents * sizeof(mm_cache_entry);
+    while (left > 0) {
+        MM_TRY(flush(build, err));
+        const size_t wanted = left < BUFFER_BYTES ? (size_t)left : BUFFER_BYTES;
+        const ssize_t got = read(build->index_fd, build->buffer, wanted);
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) return MM_FAIL_ERRNO(err, "%s: cannot read its index", build->file.path);
+        if (got == 0) return MM_FAIL(err, MM_EIO, "%s: its index is cut short", build->file.path);
+        build->used = (size_t)got;
+        left -= (uint64_t)got;
+    }
+    return flush(build, err);
+}
+
+static mm_status open_index(cache_build *build, const char *path, mm_err *err)
+{
+    mm_str name = {0};
+    mm_str_addf(&name, "%s.tmp-index-XXXXXX", path);
+    mm_status status = mm_str_check(&name, err);
+    if (status == MM_OK) {
+        build->index_fd = mkostemp(name.data, O_CLOEXEC);
+        if (build->index_fd < 0)
+            status = MM_FAIL_ERRNO(err, "%s: cannot create", path);
+        else
+            unlink(name.data);
+    }
+    mm_str_drop(&name);
+    return status;
+}
+
+static uint64_t key_of(const char *text, size_t bytes)
+{
+    uint8_t digest[MM_SHA256_BYTES];
+    uint64_t key = 0;
+    mm_sha256_of(text, bytes, digest);
+    for (int i = 0; i < 8; i++)
+        key = key << 8 | digest[i];
+    return key;
+}
+
+// Leaves the document's ids in build->ids and gives its key.
+static mm_status encode(cache_build *build, const mm_row *row, const mm_tokenizer *tokenizer,
+                        uint64_t *key, mm_err *err)
+{
+    static const mm_chat_options WHOLE = {0};
+    const int32_t bos = mm_tokenizer_bos(tokenizer);
+    const int32_t eos = mm_tokenizer_eos(tokenizer);
+    mm_ids *ids = &build->ids;
+    ids->count = 0;
+    if (row->kind == MM_ROW_CHAT) {
+        // The key comes from the text, not from the ids: rows keep their side of the split under
+        // another tokenizer.
+        mm_str_clear(&build->text);
+        MM_TRY(mm_chat_render(&row->chat, &WHOLE, &build->text, err));
+        MM_TRY(mm_str_check(&build->text, err));
+        *key = key_of(mm_str_text(&build->text), build->text.length);
+        return mm_chat_encode(tokenizer, &row->chat, &WHOLE, ids, NULL, err);
+    }
+    *key = key_of(row->text, row->text_bytes);
+    if (bos >= 0) MM_TRY(mm_ids_add(ids, bos, err));
+    MM_TRY(mm_tokenizer_encode(tokenizer, row->text, row->text_bytes, MM_ADDED_PARSE, ids, err));
+    return eos >= 0 ? mm_ids_add(ids, eos, err) : MM_OK;
+}
+
+static mm_status put_rows(cache_build *build, mm_row_reader *reader,
+                          const mm_cache_options *options, const mm_tokenizer *tokenizer,
+                          mm_err *err)
+{
+    uint64_t told = 0;
+    for (;;) {
+        const mm_row *row;
+        uint64_t key;
+        MM_TRY(mm_row_reader_next(reader, &row, err));
+        const uint64_t done = mm_row_reader_bytes_done(reader);
+        if (options->progress && (done - told >= PROGRESS_BYTES || !row)) {
+            options->progress(options->context, done, build->header->data_bytes);
+            told = done;
+        }
+        if (!row) return MM_OK;
+        if (row->kind == MM_ROW_PAIR)
+            return MM_FAIL(err, MM_EFORMAT,
+                           "%s:%lld: a preference row (chosen and rejected); such a file is for "
+                           "mmrun dpo, not for training on text",
+                           options->path, (long long)row->line);
+        const mm_status status = encode(build, row, tokenizer, &key, err);
+        if (status != MM_OK) {
+            mm_err_context(err, "%s:%lld", options->path, (long long)row->line);
+            return status;
+        }
+        if (build->ids.count == 0) continue;
+        MM_TRY(put_tokens(build, err));
+        MM_TRY(put_entry(build, key, err));
+    }
+}
+
+void mm_cache_header_seal(mm_cache_header *header)
+{
+    mm_sha256_of(header, offsetof(mm_cache_header, header_sha256), header->header_sha256);
+}
+
+// The counts, the layout and the checksums; then the header goes over its place.
+static mm_status finish(cache_build *build, const mm_row_report *report, mm_err *err)
+{
+    static const unsigned char ZEROS[8] = {0};
+    mm_cache_header *header = build->header;
+    const uint64_t token_bytes = build->token_count * header->token_bytes;
+    const size_t padding = (size_t)((8 - token_bytes % 8) % 8);
+    MM_TRY(put(build, ZEROS, padding, err));
+    MM_TRY(append_index(build, err));
+    mm_sha256_final(&build->payload, header->payload_sha256);
+    build->is_hashing = false;
+    header->tokens = build->token_count;
+    header->bad_rows = (uint64_t)report->bad;
+    header->index_offset = sizeof *header + token_bytes + padding;
+    header->file_bytes = header->index_offset + header->documents * sizeof(mm_cache_entry);
+    mm_cache_header_seal(header);
+    if (pwrite(build->file.fd, header, sizeof *header, 0) != (ssize_t)sizeof *header)
+        return MM_FAIL_ERRNO(err, "%s: cannot write", build->file.path);
+    return mm_file_writer_commit(&build->file, err);
+}
+
+static mm_status build_open(cache_build *build, const char *path, mm_err *err)
+{
+    static const mm_cache_header ZERO = {0};
+    build->buffer = mm_alloc(BUFFER_BYTES);
+    build->entries = mm_alloc(INDEX_ENTRIES * sizeof *build->entries);
+    if (!build->buffer || !build->entries)
+        return MM_FAIL(err, MM_ENOMEM, "%s: no memory to build it", path);
+    MM_TRY(mm_sha256_init(&build->payload, err));
+    build->is_hashing = true;
+    MM_TRY(mm_file_writer_open(&build->file, path, err));
+    MM_TRY(open_index(build, path, err));
+    return mm_file_writer_write(&build->file, &ZERO, sizeof ZERO, err);
+}
+
+mm_status mm_cache_build(mm_cache_header *header, const char *path, mm_row_reader *reader,
+                         const mm_cache_options *options, const mm_tokenizer *tokenizer,
+                         mm_err *err)
+{
+    mm_status status = MM_OK;
+    uint8_t digest[MM_SHA256_BYTES];
+    cache_build build = {.header = header, .index_fd = -1, .file = {.fd = -1}};
+    memcpy(header->magic, mm_cache_magic, sizeof header->magic);
+    header->version = MM_CACHE_VERSION;
+    header->token_bytes = header->vocab_size <= U16_VOCAB_MAX ? 2 : 4;
+    header->documents = 0;
+    MM_GO(build_open(&build, path, err));
+    MM_GO(mm_row_reader_hash_start(reader, err));
+    MM_GO(put_rows(&build, reader, options, tokenizer, err));
+    MM_GO(mm_row_report_check(mm_row_reader_report(reader), options->path, options->skip_bad_rows,
+                              err));
+    mm_row_reader_hash_end(reader, digest);
+    if (memcmp(digest, header->data_sha256, sizeof digest) != 0) {
+        status =
+            MM_FAIL(err, MM_EFORMAT, "%s: the file changed while it was being read", options->path);
+        goto done;
+    }
+    MM_GO(finish(&build, mm_row_reader_report(reader), err));
+done:
+    if (build.is_hashing) mm_sha256_drop(&build.payload);
+    if (build.index_fd >= 0) close(build.index_fd);
+    mm_file_writer_drop(&build.file);
+    mm_ids_drop(&build.ids);
+    mm_str_drop(&build.text);
+    mm_free(build.entries);
+    mm_free(build.buffer);
+    return status;
+}
+
+static bool is_layout_sound(const mm_cache_header *header, uint64_t file_bytes)
+{
+    if (header->token_bytes != 2 && header->token_bytes != 4) return false;
+    if (header->vocab_size == 0 || header->file_bytes != file_bytes) return false;
+    if (header->documents == 0 || header->documents > file_bytes / sizeof(mm_cache_entry))
+        return false;
+    if (header->tokens > file_bytes / header->token_bytes) return false;
+    const uint64_t tokens = header->tokens * header->token_bytes;
+    return header->index_offset == sizeof *header + tokens + (8 - tokens % 8) % 8 &&
+           header->file_bytes == header->index_offset + header->documents * sizeof(mm_cache_entry);
+}
+
+// Every id is below the vocabulary: the engine indexes tables with them.
+static bool are_tokens_sound(const mm_cache_header *header, const unsigned char *payload)
+{
+    uint32_t most = 0;
+    if (header->token_bytes == 2) {
+        const uint16_t *tokens = (const uint16_t *)(const void *)payload;
+        for (uint64_t i = 0; i < header->tokens; i++)
+            most = tokens[i] > most ? tokens[i] : most;
+    } else {
+        const uint32_t *tokens = (const uint32_t *)(const void *)payload;
+        for (uint64_t i = 0; i < header->tokens; i++)
+            most = tokens[i] > most ? tokens[i] : most;
+    }
+    return most < header->vocab_size;
+}
+
+bool mm_cache_is_valid(const mm_file_map *map, const uint8_t key[MM_SHA256_BYTES])
+{
+    mm_cache_header header;
+    uint8_t digest[MM_SHA256_BYTES];
+    if (map->bytes < sizeof header) return false;
+    memcpy(&header, map->data, sizeof header);
+    mm_sha256_of(&header, offsetof(mm_cache_header, header_sha256), digest);
+    if (memcmp(header.magic, mm_cache_magic, sizeof header.magic) != 0 ||
+        header.version != MM_CACHE_VERSION ||
+        memcmp(digest, header.header_sha256, sizeof digest) != 0 ||
+        memcmp(key, header.key, sizeof header.key) != 0 || !is_layout_sound(&header, map->bytes))
+        return false;
+    const unsigned char *payload = map->data + sizeof header;
+    mm_sha256_of(payload, map->bytes - sizeof header, digest);
+    if (memcmp(digest, header.payload_sha256, sizeof digest) != 0) return false;
+    const mm_cache_entry *entries =
+        (const mm_cache_entry *)(const void *)(map->data + header.index_offset);
+    uint64_t end = 0;
+    for (uint64_t i = 0; i < header.documents; i++) {
+        if (entries[i].end <= end) return false;
+        end = entries[i].end;
+    }
+    return end == header.tokens && are_tokens_sound(&header, payload);
+}
