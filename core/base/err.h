@@ -73,8 +73,16 @@ mm_status mm_err_set_errno(mm_err *err, const char *file, int line, const char *
 /* Puts "<context>: " in front of the message. For use on the way up. */
 void mm_err_context(mm_err *err, const char *format, ...) MM_PRINTF(2, 3);
 
+#ifdef __clang_analyzer__
+/* The analyser does not look into err.c: it must be told that these never give MM_OK. */
+#define MM_FAIL(err, status, ...)                                                                  \
+    ((void)mm_err_set((err), (status), __FILE__, __LINE__, __VA_ARGS__), (status))
+#define MM_FAIL_ERRNO(err, ...)                                                                    \
+    ((void)mm_err_set_errno((err), __FILE__, __LINE__, __VA_ARGS__), MM_EIO)
+#else
 #define MM_FAIL(err, status, ...) mm_err_set((err), (status), __FILE__, __LINE__, __VA_ARGS__)
 #define MM_FAIL_ERRNO(err, ...)   mm_err_set_errno((err), __FILE__, __LINE__, __VA_ARGS__)
+#endif
 
 /* The only two macros that hide control flow. MM_TRY returns a failing status when there is nothing
  * to clean up; MM_GO stores it in the local `status` and jumps to the label `done`. */
