@@ -35,7 +35,8 @@ const char *mm_finish_text(mm_finish finish); /* "stop", "length", "canceled" */
 typedef struct mm_generation {
     int32_t n_tokens; /* handed to on_token */
     mm_finish finish;
-    double logprob_sum; /* of the chosen tokens, under the unmodified model (temperature 1) */
+    double logprob_sum; /* of the chosen tokens, a stop id included, under the unmodified model
+                           (temperature 1) */
     double prefill_s;
     double decode_s;
 } mm_generation;
@@ -48,6 +49,17 @@ typedef bool (*mm_token_fn)(void *context, int32_t id);
 MM_NODISCARD mm_status mm_generator_new(mm_generator **out, const mm_model *model,
                                         int32_t max_tokens, int32_t threads, mm_err *err);
 void mm_generator_free(mm_generator *generator);
+
+/* The steps mm_generate is made of, for scoring and for conversations that go on. A generator holds
+ * one row of ids: reset empties it, feed appends `count` ids and hands out the logits (V) that
+ * follow the last one, borrowed until the next call. Ids outside the vocabulary are MM_EFORMAT, too
+ * many MM_ELIMIT; both leave the row as it was. */
+void mm_generator_reset(mm_generator *generator);
+MM_NODISCARD mm_status mm_generator_feed(mm_generator *generator, const int32_t *ids, int32_t count,
+                                         const float **logits, mm_err *err);
+/* Ids in the row. */
+int32_t mm_generator_tokens(const mm_generator *generator);
+
 /* Starts anew with this prompt. A prompt that leaves no room is MM_ELIMIT; a prompt of 0 tokens is
  * MM_EUSAGE. */
 MM_NODISCARD mm_status mm_generate(mm_generator *generator, const int32_t *prompt, int32_t n_prompt,

@@ -163,6 +163,7 @@ typedef struct mm_backend {
     /* Runs `rounds` rounds of independent multiply-adds in registers; returns the operations done.
      */
     double (*peak)(int64_t rounds);
+    const struct mm_decode_kernels *decode; /* one token at a time: core/nn/decode.h */
 } mm_backend;
 
 /* Backend for a dtype: the best instruction set of this processor, or the one MMRUN_ISA asks for if

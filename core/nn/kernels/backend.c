@@ -1,4 +1,5 @@
 /* The table of this build. */
+#include "core/nn/decode.h"
 #include "core/nn/kernels/ops.h"
 
 static void gemm_slot(const mm_workspace *work, int64_t m, int64_t n, int64_t k, mm_matrix a,
@@ -13,6 +14,7 @@ static void gemm_slot(const mm_workspace *work, int64_t m, int64_t n, int64_t k,
         MM_KERNEL(name##_forward), MM_KERNEL(name##_backward), MM_KERNEL(name##_need)              \
     }
 
+extern const mm_decode_kernels MM_KERNEL(decode_kernels);
 extern const mm_backend MM_KERNEL(backend);
 const mm_backend MM_KERNEL(backend) = {
     .isa = MM_KERNEL_TEXT(MM_KERNEL_ISA),
@@ -36,4 +38,5 @@ const mm_backend MM_KERNEL(backend) = {
     .sum_squares = op_sum_squares,
     .adamw = op_adamw,
     .peak = op_peak,
+    .decode = &MM_KERNEL(decode_kernels),
 };

@@ -196,7 +196,6 @@ static mm_op_need cache_need(int64_t capacity)
 
 extern const mm_decode_kernels MM_KERNEL(decode_kernels);
 const mm_decode_kernels MM_KERNEL(decode_kernels) = {
-    .isa = MM_KERNEL_TEXT(MM_KERNEL_ISA),
     .matvec = matvec,
     .cache_put = cache_put,
     .cache_attend = cache_attend,

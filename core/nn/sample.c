@@ -1,0 +1,268 @@
+/* Sampling: temperature, repetition penalty, top-k, top-p, draw. See sample.h.
+ *
+ * Candidates come out of a binary heap in the order (score falling, id rising), so that only those
+ * that may be drawn are ever sorted. Probabilities are doubles.
+ */
+#include "core/nn/sample.h"
+
+#include "core/base/mem.h"
+#include "core/base/rng.h"
+
+#include <math.h>
+#include <string.h>
+
+struct mm_sampler {
+    int32_t vocab;
+    float *scores;  /* (V) after temperature and penalty */
+    int32_t *heap;  /* (V) candidates; popped ones stand behind the heap, in reverse order */
+    int32_t n_heap; /* candidates still in the heap */
+    bool *seen;     /* (V) */
+};
+
+mm_sampling mm_sampling_default(void)
+{
+    return (mm_sampling){.temperature = 0.85,
+                         .top_p = 0.85,
+                         .top_k = 50,
+                         .repetition_penalty = 1.0,
+                         .max_new_tokens = 256,
+                         .seed = 42,
+                         .stop_ids = {2},
+                         .n_stop_ids = 1};
+}
+
+mm_status mm_sampling_check(const mm_sampling *sampling, mm_err *err)
+{
+    const int32_t stops_max = (int32_t)(sizeof sampling->stop_ids / sizeof *sampling->stop_ids);
+    // The lower bound keeps scores inside the range of a float.
+    const bool is_greedy = sampling->temperature >= 0 && !(sampling->temperature > 0);
+    if (!is_greedy && !(sampling->temperature >= 1e-6 && sampling->temperature <= 1e6))
+        return MM_FAIL(err, MM_EUSAGE,
+                       "temperature must be 0 (greedy) or from 1e-6 to 1e6, found %g",
+                       sampling->temperature);
+    if (!(sampling->top_p > 0 && sampling->top_p <= 1))
+        return MM_FAIL(err, MM_EUSAGE, "top_p must be above 0 and at most 1, found %g",
+                       sampling->top_p);
+    if (sampling->top_k < 0)
+        return MM_FAIL(err, MM_EUSAGE, "top_k must be at least 0 (off), found %d", sampling->top_k);
+    if (!(sampling->repetition_penalty > 0 && sampling->repetition_penalty <= 1e6))
+        return MM_FAIL(err, MM_EUSAGE,
+                       "repetition_penalty must be above 0 and at most 1e6, found %g",
+                       sampling->repetition_penalty);
+    if (sampling->max_new_tokens < 0)
+        return MM_FAIL(err, MM_EUSAGE, "max_new_tokens must be at least 0, found %d",
+                       sampling->max_new_tokens);
+    if (sampling->n_stop_ids < 0 || sampling->n_stop_ids > stops_max)
+        return MM_FAIL(err, MM_EUSAGE, "%d stop ids, expected 0 to %d", sampling->n_stop_ids,
+                       stops_max);
+    return MM_OK;
+}
+
+mm_status mm_sampler_new(mm_sampler **out, int32_t vocab_size, mm_err *err)
+{
+    MM_ASSERT(vocab_size > 0);
+    const size_t count = (size_t)vocab_size;
+    *out = NULL;
+    mm_sampler *sampler = mm_calloc(1, sizeof *sampler);
+    if (sampler) {
+        sampler->vocab = vocab_size;
+        sampler->scores = mm_calloc(count, sizeof *sampler->scores);
+        sampler->heap = mm_calloc(count, sizeof *sampler->heap);
+        sampler->seen = mm_calloc(count, sizeof *sampler->seen);
+    }
+    if (!sampler || !sampler->scores || !sampler->heap || !sampler->seen) {
+        mm_sampler_free(sampler);
+        return MM_FAIL(err, MM_ENOMEM, "sampler for a vocabulary of %d", vocab_size);
+    }
+    *out = sampler;
+    return MM_OK;
+}
+
+void mm_sampler_free(mm_sampler *sampler)
+{
+    if (!sampler) return;
+    mm_free(sampler->seen);
+    mm_free(sampler->heap);
+    mm_free(sampler->scores);
+    mm_free(sampler);
+}
+
+void mm_sampler_reset(mm_sampler *sampler)
+{
+    memset(sampler->seen, 0, (size_t)sampler->vocab * sizeof *sampler->seen);
+}
+
+void mm_sampler_see(mm_sampler *sampler, int32_t id)
+{
+    MM_ASSERT(id >= 0 && id < sampler->vocab);
+    sampler->seen[id] = true;
+}
+
+static bool comes_before(const mm_sampler *sampler, int32_t a, int32_t b)
+{
+    const float left = sampler->scores[a];
+    const float right = sampler->scores[b];
+    return left > right || (!(left < right) && a < b);
+}
+
+static void sift_down(mm_sampler *sampler, int32_t at)
+{
+    int32_t *heap = sampler->heap;
+    const int32_t moving = heap[at];
+    for (;;) {
+        int32_t child = 2 * at + 1;
+        if (child >= sampler->n_heap) break;
+        if (child + 1 < sampler->n_heap && comes_before(sampler, heap[child + 1], heap[child]))
+            child++;
+        if (!comes_before(sampler, heap[child], moving)) break;
+        heap[at] = heap[child];
+        at = child;
+    }
+    heap[at] = moving;
+}
+
+static void heap_build(mm_sampler *sampler)
+{
+    sampler->n_heap = sampler->vocab;
+    for (int32_t i = 0; i < sampler->vocab; i++)
+        sampler->heap[i] = i;
+    for (int32_t i = sampler->vocab / 2 - 1; i >= 0; i--)
+        sift_down(sampler, i);
+}
+
+/* Moves the best candidate behind the heap. */
+static void heap_pop(mm_sampler *sampler)
+{
+    int32_t *heap = sampler->heap;
+    const int32_t best = heap[0];
+    sampler->n_heap--;
+    heap[0] = heap[sampler->n_heap];
+    heap[sampler->n_heap] = best;
+    if (sampler->n_heap > 1) sift_down(sampler, 0);
+}
+
+/* The i-th best of those popped. */
+static int32_t popped(const mm_sampler *sampler, int32_t i)
+{
+    return sampler->heap[sampler->vocab - 1 - i];
+}
+
+static int32_t best_of(const float *scores, int32_t count)
+{
+    int32_t best = 0;
+    for (int32_t i = 1; i < count; i++)
+        if (scores[i] > scores[best]) best = i;
+    return best;
+}
+
+static double weight_of(const mm_sampler *sampler, int32_t id, float top)
+{
+    return exp((double)sampler->scores[id] - (double)top);
+}
+
+/* Pops what top-k keeps: k candidates and all that tie with the k-th. Returns how many. */
+static int32_t pop_top_k(mm_sampler *sampler, int32_t k)
+{
+    int32_t count = 0;
+    while (sampler->n_heap > 0 && (count < k || !(sampler->scores[sampler->heap[0]] <
+                                                  sampler->scores[popped(sampler, k - 1)]))) {
+        heap_pop(sampler);
+        count++;
+    }
+    return count;
+}
+
+/* Draws among all ids, in the order of ids. */
+static int32_t draw_from_all(const mm_sampler *sampler, double uniform, float top)
+{
+    double total = 0;
+    for (int32_t i = 0; i < sampler->vocab; i++)
+        total += weight_of(sampler, i, top);
+    double sum = 0;
+    int32_t last = 0; // of those with any weight: rounding may leave the sum below the target
+    for (int32_t i = 0; i < sampler->vocab; i++) {
+        const double weight = weight_of(sampler, i, top);
+        sum += weight;
+        if (weight > 0) last = i;
+        if (sum > uniform * total) return i;
+    }
+    return last;
+}
+
+/* Draws among what top-k and top-p leave, best first. */
+static int32_t draw_from_best(mm_sampler *sampler, const mm_sampling *sampling, double uniform,
+                              float top)
+{
+    heap_build(sampler);
+    const bool has_k = sampling->top_k > 0 && sampling->top_k < sampler->vocab;
+    int32_t count = has_k ? pop_top_k(sampler, sampling->top_k) : 0;
+    double total = 0;
+    for (int32_t i = 0; i < (has_k ? count : sampler->vocab); i++)
+        total += weight_of(sampler, has_k ? popped(sampler, i) : i, top);
+    // A candidate stays when those before it sum up to no more than top_p: the one that crosses
+    // stays.
+    double kept = 0;
+    int32_t n_kept = 0;
+    while (kept <= sampling->top_p * total) {
+        if (n_kept == count) {
+            if (has_k || sampler->n_heap == 0) break;
+            heap_pop(sampler);
+            count++;
+        }
+        kept += weight_of(sampler, popped(sampler, n_kept), top);
+        n_kept++;
+    }
+    double sum = 0;
+    for (int32_t i = 0; i < n_kept; i++) {
+        sum += weight_of(sampler, popped(sampler, i), top);
+        if (sum > uniform * kept) return popped(sampler, i);
+    }
+    return popped(sampler, n_kept - 1);
+}
+
+/* Fills the scores: temperature first, then the penalty over the ids seen. */
+static void fill_scores(mm_sampler *sampler, const float *logits, const mm_sampling *sampling)
+{
+    const double divisor = sampling->temperature > 0 ? sampling->temperature : 1;
+    const double penalty = sampling->repetition_penalty;
+    for (int32_t i = 0; i < sampler->vocab; i++) {
+        const double score = (double)logits[i] / divisor;
+        const double penalized = score > 0 ? score / penalty : score * penalty;
+        sampler->scores[i] = (float)(sampler->seen[i] ? penalized : score);
+    }
+}
+
+/* log(sum(e^logits)); not finite when a logit is not. */
+static double log_sum_exp(const float *logits, int32_t count)
+{
+    const double top = (double)logits[best_of(logits, count)];
+    double sum = 0;
+    for (int32_t i = 0; i < count; i++)
+        sum += exp((double)logits[i] - top);
+    return top + log(sum);
+}
+
+mm_status mm_sampler_draw(mm_sampler *sampler, const float *logits, const mm_sampling *sampling,
+                          int64_t position, mm_choice *out, mm_err *err)
+{
+    const double normalizer = log_sum_exp(logits, sampler->vocab);
+    if (!isfinite(normalizer))
+        return MM_FAIL(err, MM_ENAN, "the logits at position %lld are not finite",
+                       (long long)position);
+    fill_scores(sampler, logits, sampling);
+    const int32_t best = best_of(sampler->scores, sampler->vocab);
+    if (sampling->temperature > 0) {
+        mm_rng rng;
+        mm_rng_init(&rng, sampling->seed, MM_RNG_SAMPLE, (uint64_t)position);
+        const double uniform = mm_rng_uniform(&rng);
+        const bool is_cut =
+            (sampling->top_k > 0 && sampling->top_k < sampler->vocab) || sampling->top_p < 1;
+        const float top = sampler->scores[best];
+        out->id = is_cut ? draw_from_best(sampler, sampling, uniform, top)
+                         : draw_from_all(sampler, uniform, top);
+    } else {
+        out->id = best;
+    }
+    out->logprob = (double)logits[out->id] - normalizer;
+    return MM_OK;
+}
