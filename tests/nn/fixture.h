@@ -14,12 +14,12 @@
 #include "core/base/rng.h"
 #include "core/nn/engine.h"
 
-/* Fails the test with the message of the error. */
+/* Fails the test with the message of the error. The call hands its error to `failure`. */
 #define CHECK_OK(call)                                                                             \
     do {                                                                                           \
-        mm_err check_err_ = {0};                                                                   \
-        mm_err *err = &check_err_;                                                                 \
-        if ((call) != MM_OK) fail_msg("%s", check_err_.message);                                   \
+        mm_err failure_ = {0};                                                                     \
+        mm_err *failure = &failure_;                                                               \
+        if ((call) != MM_OK) fail_msg("%s", failure_.message);                                     \
     } while (0)
 
 enum { FIXTURE_MAX_TOKENS = 1024 };
@@ -59,14 +59,14 @@ static inline void fixture_batch_fill(fixture_batch *out, const int32_t *lengths
 static inline mm_model_config fixture_v3(void)
 {
     mm_model_config config;
-    CHECK_OK(mm_model_config_preset(&config, "v3", err));
+    CHECK_OK(mm_model_config_preset(&config, "v3", failure));
     config.vocab_size = 37;
     config.hidden_size = 24;
     config.num_hidden_layers = 2;
     config.num_attention_heads = 4;
     config.num_key_value_heads = 2;
     config.intermediate_size = 20;
-    CHECK_OK(mm_model_config_resolve(&config, err));
+    CHECK_OK(mm_model_config_resolve(&config, failure));
     return config;
 }
 
@@ -74,7 +74,7 @@ static inline mm_model_config fixture_v3(void)
 static inline mm_model_config fixture_v2(void)
 {
     mm_model_config config;
-    CHECK_OK(mm_model_config_preset(&config, "v2", err));
+    CHECK_OK(mm_model_config_preset(&config, "v2", failure));
     config.vocab_size = 29;
     config.hidden_size = 12;
     config.num_hidden_layers = 2;
@@ -82,7 +82,7 @@ static inline mm_model_config fixture_v2(void)
     config.num_key_value_heads = 1;
     config.intermediate_size = 18;
     config.tie_word_embeddings = false;
-    CHECK_OK(mm_model_config_resolve(&config, err));
+    CHECK_OK(mm_model_config_resolve(&config, failure));
     return config;
 }
 
@@ -91,7 +91,7 @@ static inline mm_model_config fixture_v2(void)
 static inline mm_model *fixture_model(const mm_model_config *config, mm_dtype dtype, uint64_t seed)
 {
     mm_model *model = NULL;
-    CHECK_OK(mm_model_new(&model, config, dtype, err));
+    CHECK_OK(mm_model_new(&model, config, dtype, failure));
     const mm_tensor *tensors;
     const int32_t n = mm_model_tensors(model, &tensors);
     for (int32_t i = 0; i < n; i++) {

@@ -25,7 +25,7 @@ static double loss_of(grad_case *grad)
 {
     mm_loss loss;
     CHECK_OK(mm_engine_backward(grad->engine, &grad->batch.batch, grad->scale, grad->micro_step,
-                                &loss, err));
+                                &loss, failure));
     return loss.sum * grad->scale;
 }
 
@@ -66,7 +66,7 @@ static void check_model(const mm_model_config *config, double dropout)
     grad.model = fixture_model(&own, MM_F64, 1);
     fixture_batch_fill(&grad.batch, (const int32_t[]){5, 1, 9, 0}, own.vocab_size, 2);
     const mm_engine_options options = {.max_tokens = 16, .threads = 1, .training = true, .seed = 3};
-    CHECK_OK(mm_engine_new(&grad.engine, grad.model, &options, err));
+    CHECK_OK(mm_engine_new(&grad.engine, grad.model, &options, failure));
 
     int64_t n;
     mm_model_data(grad.model, &n);
