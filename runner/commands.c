@@ -88,7 +88,7 @@ const mm_command mm_commands[] = {
      .group = GROUP_LOOK,
      .summary = "one self-contained HTML page about one run or several",
      .usage = "[RUN...]",
-     .details = RUN_HELP ". Without any: the newest sweep, or the latest 20 runs.\n"
+     .details = RUN_HELP ". Without any: the sweep of the newest run, or the latest 20 runs.\n"
                          "The path of the page is printed on stdout.\n",
      .options = {mm_report_options_table},
      .args_max = SIZE_MAX,

@@ -83,4 +83,11 @@ MM_NODISCARD mm_status mm_store_resolve_run(mm_store *store, const char *text, i
 MM_NODISCARD mm_status mm_input_read(const char *path, size_t limit, char **data, size_t *bytes,
                                      mm_err *err);
 
+/* The stable shape of a run in --json output (docs/json.md); a new reference. */
+json_t *mm_json_of_run(const mm_run_info *run);
+/* Colour of a run's status. */
+mm_color mm_status_color(const char *status);
+/* "12s", "5m", "3h", "12d": how long ago. */
+void mm_age_text(int64_t since_ms, int64_t now_ms, char out[MM_NUMBER_BYTES]);
+
 #endif

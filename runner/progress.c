@@ -37,6 +37,8 @@ mm_status mm_progress_new(mm_progress **out, const mm_context *context, const ch
     progress->mode = context->progress;
     progress->is_colored = context->color_err;
     progress->started_ns = mm_mono_ns();
+    // Plain lines tell of what takes long; an operation of less is told of once, at its end.
+    if (progress->mode != MM_PROGRESS_BAR) progress->drawn_ns = progress->started_ns;
     mm_str text = {.limit = LINE_BYTES_MAX};
     mm_utf8_add_printable(&text, label, strlen(label));
     size_t length = 0;
