@@ -53,7 +53,7 @@ static const hyper TABLE[] = {
     {"epochs", "epochs", NULL, INT, "1", 1, 100000, NULL, "passes over the data (unless --steps or --tokens)", TRAINING},
     {"steps", "steps", NULL, INT, "", 1, 1e12, NULL, "optimizer steps", TRAINING},
     {"tokens", "tokens", NULL, INT, "", 1, 1e15, NULL, "tokens to train on", TRAINING},
-    {"batch", "batch_size", NULL, INT, "16", 1, 65536, NULL, "rows of --seq-len tokens per micro-batch", TRAINING},
+    {"batch", "batch_size", NULL, INT, "8", 1, 65536, NULL, "rows of --seq-len tokens per micro-batch", TRAINING},
     {"accum", "accumulation_steps", "grad_accum_steps", INT, "1", 1, 65536, NULL, "micro-batches per optimizer step", TRAINING},
     {"seq-len", "max_seq_len", NULL, INT, "340", 4, 1048576, NULL, "tokens per row, the training context", TRAINING},
     {"lr", "learning_rate", NULL, REAL, "5e-4", 0, 10, NULL, "peak learning rate", TRAINING},
