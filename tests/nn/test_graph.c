@@ -1,0 +1,89 @@
+/* The memory plan: tensors alive together never overlap, and reuse pays. */
+#include "tests/nn/fixture.h"
+
+#include "core/nn/graph.h"
+
+static mm_graph *new_graph(const mm_model_config *config, mm_graph_options options)
+{
+    mm_model_table table;
+    mm_graph *graph = NULL;
+    CHECK_OK(mm_model_table_new(&table, config, failure));
+    CHECK_OK(mm_graph_new(&graph, config, &table, &options, failure));
+    mm_model_table_drop(&table);
+    return graph;
+}
+
+static void check_plan(const mm_graph *graph)
+{
+    for (int32_t i = 0; i < graph->n_tensors; i++) {
+        const mm_graph_tensor *a = &graph->tensors[i];
+        if (a->cls != MM_CLASS_ACTIVATION || a->storage != i) continue;
+        assert_true(a->offset >= 0 &&
+                    a->offset + a->rows * a->cols <= graph->elements[MM_CLASS_ACTIVATION]);
+        assert_true(a->first >= 0 && a->first <= a->last);
+        for (int32_t j = 0; j < i; j++) {
+            const mm_graph_tensor *b = &graph->tensors[j];
+            if (b->cls != MM_CLASS_ACTIVATION || b->storage != j) continue;
+            const bool together = a->first <= b->last && b->first <= a->last;
+            const bool apart = a->offset + a->rows * a->cols <= b->offset ||
+                               b->offset + b->rows * b->cols <= a->offset;
+            if (together && !apart) fail_msg("%s and %s overlap", a->name, b->name);
+        }
+    }
+}
+
+static void test_tensors_alive_together_do_not_overlap(void **state)
+{
+    (void)state;
+    for (int variant = 0; variant < 8; variant++) {
+        mm_model_config config = variant & 1 ? fixture_v2() : fixture_v3();
+        if (variant & 2) config.dropout = 0.1;
+        const mm_graph_options options = {.max_tokens = 50, .is_training = variant & 4};
+        mm_graph *graph = new_graph(&config, options);
+        check_plan(graph);
+        mm_graph_free(graph);
+    }
+}
+
+static void test_reuse_saves_memory(void **state)
+{
+    (void)state;
+    mm_model_config config = fixture_v3();
+    config.num_hidden_layers = 8;
+    int64_t elements[2][2];
+    for (int training = 0; training < 2; training++) {
+        for (int no_reuse = 0; no_reuse < 2; no_reuse++) {
+            const mm_graph_options options = {
+                .max_tokens = 50, .is_training = training, .no_reuse = no_reuse};
+            mm_graph *graph = new_graph(&config, options);
+            elements[training][no_reuse] = graph->elements[MM_CLASS_ACTIVATION];
+            mm_graph_free(graph);
+        }
+    }
+    assert_true(elements[0][0] * 8 < elements[0][1]);      // forward keeps nothing
+    assert_true(elements[1][0] * 10 < elements[1][1] * 8); // training keeps what backward reads
+}
+
+static void test_every_parameter_belongs_to_one_operation(void **state)
+{
+    (void)state;
+    const mm_model_config config = fixture_v3();
+    mm_graph *graph = new_graph(&config, (mm_graph_options){.max_tokens = 8, .is_training = true});
+    int64_t covered = 0;
+    for (int32_t i = 0; i < graph->n_tensors; i++)
+        if (graph->tensors[i].cls == MM_CLASS_PARAM)
+            covered += graph->tensors[i].rows * graph->tensors[i].cols;
+    assert_int_equal(covered, mm_model_config_params(&config));
+    assert_int_equal(graph->elements[MM_CLASS_STATE], 2 * covered);
+    mm_graph_free(graph);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_tensors_alive_together_do_not_overlap),
+        cmocka_unit_test(test_reuse_saves_memory),
+        cmocka_unit_test(test_every_parameter_belongs_to_one_operation),
+    };
+    return cmocka_run_group_tests_name("nn/graph", tests, NULL, NULL);
+}
