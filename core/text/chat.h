@@ -1,10 +1,11 @@
 /* Conversations and the chat template, rendered natively: MiniMind's template of v3
  * (minimind.md 3.3).
  *
- * The rendered text is encoded as a whole, as the reference does it, except for added tokens that stand in
- * the messages: text of the assistant and the system may hold the tag tokens (those not marked special, such as
- * <think>), text of users and tools none at all. So a user cannot smuggle in a role by typing <|im_start|>;
- * it becomes ordinary bytes. Without such text the ids are those of the reference.
+ * The rendered text is encoded as a whole, as the reference does it, except for added tokens that
+ * stand in the messages: text of the assistant and the system may hold the tag tokens (those not
+ * marked special, such as <think>), text of users and tools none at all. So a user cannot smuggle
+ * in a role by typing <|im_start|>; it becomes ordinary bytes. Without such text the ids are those
+ * of the reference.
  */
 #ifndef MM_TEXT_CHAT_H
 #define MM_TEXT_CHAT_H

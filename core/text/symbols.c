@@ -9,7 +9,7 @@ static bool is_own_symbol(uint32_t code)
            (code >= 0xAE && code <= 0xFF);
 }
 
-uint32_t mm_byte_symbol(uint8_t byte)
+static uint32_t byte_symbol(uint8_t byte)
 {
     if (is_own_symbol(byte)) return byte;
     uint32_t code = 0x100;
@@ -42,16 +42,25 @@ uint8_t mm_byte_of_order(int32_t order)
     }
 }
 
+void mm_byte_symbol_text(uint8_t byte, char out[MM_SYMBOL_TEXT_BYTES])
+{
+    const uint32_t code = byte_symbol(byte); // below U+0800: two bytes at most
+    size_t at = 0;
+    if (code < 0x80) {
+        out[at++] = (char)code;
+    } else {
+        out[at++] = (char)(0xC0 | code >> 6);
+        out[at++] = (char)(0x80 | (code & 0x3F));
+    }
+    out[at] = '\0';
+}
+
 void mm_byte_symbols_add(mm_str *out, const char *bytes, size_t length)
 {
     for (size_t i = 0; i < length; i++) {
-        const uint32_t code = mm_byte_symbol((uint8_t)bytes[i]);
-        if (code >= 0x80) { // every symbol is below U+0800: two bytes at most
-            mm_str_add_char(out, (char)(0xC0 | code >> 6));
-            mm_str_add_char(out, (char)(0x80 | (code & 0x3F)));
-        } else {
-            mm_str_add_char(out, (char)code);
-        }
+        char symbol[MM_SYMBOL_TEXT_BYTES];
+        mm_byte_symbol_text((uint8_t)bytes[i], symbol);
+        mm_str_add(out, symbol);
     }
 }
 

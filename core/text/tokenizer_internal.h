@@ -12,6 +12,7 @@ typedef struct mm_token {
     uint32_t n_bytes;
     bool is_added;
     bool is_special;
+    bool is_ambiguous;  /* added tokens: spelled in byte symbols it would stand for other bytes */
     bool is_normalized; /* added tokens: matched in a second pass, after the others */
 } mm_token;
 
@@ -72,11 +73,13 @@ typedef struct mm_reserved {
 extern const mm_reserved mm_reserved_tokens[MM_RESERVED_TOKENS];
 
 /* GPT-2's one-to-one map between bytes and printable characters. */
-uint32_t mm_byte_symbol(uint8_t byte);
 int mm_symbol_byte(uint32_t code); /* -1 when the character stands for no byte */
 /* The byte whose symbol is number `order` (0..255) by code point: its id is 36 + order in
  * MiniMind's form. */
 uint8_t mm_byte_of_order(int32_t order);
+/* The symbol as UTF-8 with its final NUL. */
+enum { MM_SYMBOL_TEXT_BYTES = 3 };
+void mm_byte_symbol_text(uint8_t byte, char out[MM_SYMBOL_TEXT_BYTES]);
 /* Appends the UTF-8 of the symbols of `bytes`. */
 void mm_byte_symbols_add(mm_str *out, const char *bytes, size_t length);
 

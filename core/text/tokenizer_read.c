@@ -298,12 +298,24 @@ static mm_status read_added_token(const reader *r, size_t index, const json_t *e
                       show(text).text, (long long)json_integer_value(id), known);
     mm_token *token = &r->tokenizer->tokens[json_integer_value(id)];
     if (token->is_added) return REFUSE(r, "%scontent: \"%s\" occurs twice", path, show(text).text);
+    token->is_ambiguous =
+        token->n_bytes != strlen(text) || memcmp(token->bytes, text, token->n_bytes) != 0;
     token->bytes = token->text; // decodes as written, also where its characters are byte symbols
     token->n_bytes = (uint32_t)strlen(text);
     token->is_added = true;
     token->is_special = json_is_true(json_object_get(entry, "special"));
     token->is_normalized = json_is_true(json_object_get(entry, "normalized"));
     return MM_OK;
+}
+
+/* A token that merging can produce must not be an added token that decodes to something else:
+ * decoding could not tell which was meant. */
+static mm_status check_meaning(const reader *r, int32_t id)
+{
+    const mm_token *token = &r->tokenizer->tokens[id];
+    if (!token->is_ambiguous) return MM_OK;
+    return REFUSE(r, "added_tokens: \"%s\" is also how the vocabulary spells other text",
+                  show(token->text).text);
 }
 
 /* Sizes the token table: the vocabulary and those added tokens that are not in it. */
@@ -347,16 +359,16 @@ static mm_status read_vocab(const reader *r, const json_t *root)
         MM_TRY(set_token(r, "model.vocab", text, json_integer_value(id)));
     }
     for (int byte = 0; byte < 256; byte++) {
-        mm_str symbol;
-        mm_str_init(&symbol, 8);
-        mm_byte_symbols_add(&symbol, &(char){(char)byte}, 1);
-        const int32_t known = mm_tokenizer_id(r->tokenizer, mm_str_text(&symbol));
-        mm_str_drop(&symbol);
+        char symbol[MM_SYMBOL_TEXT_BYTES];
+        mm_byte_symbol_text((uint8_t)byte, symbol);
+        const int32_t known = mm_tokenizer_id(r->tokenizer, symbol);
         if (known < 0) return REFUSE(r, "model.vocab: the symbol of byte 0x%02x is missing", byte);
         r->tokenizer->bpe.byte_ids[byte] = known;
     }
     for (size_t i = 0; i < json_array_size(added); i++)
         MM_TRY(read_added_token(r, i, json_array_get(added, i)));
+    for (int byte = 0; byte < 256; byte++)
+        MM_TRY(check_meaning(r, r->tokenizer->bpe.byte_ids[byte]));
     return MM_OK;
 }
 
@@ -437,6 +449,7 @@ static mm_status read_merges(const reader *r, const json_t *merges, mm_sha256 *h
                             show(left).text, show(right).text);
             goto done;
         }
+        MM_GO(check_meaning(r, ids[2]));
         hash_number(hash, (uint64_t)ids[0]);
         hash_number(hash, (uint64_t)ids[1]);
     }
