@@ -32,12 +32,12 @@ static subject subject_open(const mm_model_config *config)
     subject s = {.vocab = config->vocab_size};
     s.model = fixture_model(config, MM_F32, 11);
     const mm_engine_options options = {.max_tokens = LONG_ROW, .threads = 2};
-    CHECK_OK(mm_engine_new(&s.engine, s.model, &options, err));
+    CHECK_OK(mm_engine_new(&s.engine, s.model, &options, failure));
     fixture_batch_fill(&s.row, lengths, config->vocab_size, 5);
     s.logits = mm_alloc_aligned(sizeof(float) * LONG_ROW * (size_t)config->vocab_size);
     assert_non_null(s.logits);
     const mm_batch batch = {LONG_ROW, 1, s.row.tokens, s.row.labels, s.row.segments, 0};
-    CHECK_OK(mm_engine_logits(s.engine, &batch, s.logits, err));
+    CHECK_OK(mm_engine_logits(s.engine, &batch, s.logits, failure));
     return s;
 }
 
@@ -72,9 +72,9 @@ static void check_teacher_forced(const mm_model_config *config, const char *name
     mm_generator *generator = NULL;
     const float *logits;
     double worst = 0;
-    CHECK_OK(mm_generator_new(&generator, s.model, LONG_ROW, 2, err));
+    CHECK_OK(mm_generator_new(&generator, s.model, LONG_ROW, 2, failure));
     for (int32_t at = 0; at < LONG_ROW; at++) {
-        CHECK_OK(mm_generator_feed(generator, &s.row.tokens[at], 1, &logits, err));
+        CHECK_OK(mm_generator_feed(generator, &s.row.tokens[at], 1, &logits, failure));
         const double distance = check_position(&s, at, logits);
         if (distance > worst) worst = distance;
     }
@@ -84,7 +84,7 @@ static void check_teacher_forced(const mm_model_config *config, const char *name
     mm_generator_reset(generator);
     int32_t at = 0;
     for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++) {
-        CHECK_OK(mm_generator_feed(generator, s.row.tokens + at, blocks[i], &logits, err));
+        CHECK_OK(mm_generator_feed(generator, s.row.tokens + at, blocks[i], &logits, failure));
         at += blocks[i];
         assert_int_equal(mm_generator_tokens(generator), at);
         check_position(&s, at - 1, logits);
@@ -141,8 +141,9 @@ static void test_greedy_text_is_the_argmax_of_the_full_forward(void **state)
     collected out = {0};
     mm_generation result;
     const mm_sampling sampling = greedy(NEW);
-    CHECK_OK(mm_generator_new(&generator, s.model, 200, 2, err));
-    CHECK_OK(mm_generate(generator, s.row.tokens, PROMPT, &sampling, collect, &out, &result, err));
+    CHECK_OK(mm_generator_new(&generator, s.model, 200, 2, failure));
+    CHECK_OK(
+        mm_generate(generator, s.row.tokens, PROMPT, &sampling, collect, &out, &result, failure));
     assert_int_equal(out.count, NEW);
     assert_int_equal(result.n_tokens, NEW);
     assert_int_equal(result.finish, MM_FINISH_LENGTH);
@@ -150,7 +151,7 @@ static void test_greedy_text_is_the_argmax_of_the_full_forward(void **state)
     for (int32_t i = 0; i < NEW; i++) {
         s.row.segments[1] = PROMPT + i;
         const mm_batch batch = {PROMPT + i, 1, s.row.tokens, s.row.labels, s.row.segments, 0};
-        CHECK_OK(mm_engine_logits(s.engine, &batch, s.logits, err));
+        CHECK_OK(mm_engine_logits(s.engine, &batch, s.logits, failure));
         const float *last = s.logits + (int64_t)(PROMPT + i - 1) * s.vocab;
         const int32_t best = argmax(last, s.vocab);
         assert_int_equal(out.ids[i], best);
@@ -181,9 +182,9 @@ static void test_threads_change_no_bit(void **state)
         mm_generator *generator = NULL;
         collected out = {0};
         mm_generation result;
-        CHECK_OK(mm_generator_new(&generator, s.model, LONG_ROW, threads[i], err));
-        CHECK_OK(
-            mm_generate(generator, s.row.tokens, PROMPT, &sampling, collect, &out, &result, err));
+        CHECK_OK(mm_generator_new(&generator, s.model, LONG_ROW, threads[i], failure));
+        CHECK_OK(mm_generate(generator, s.row.tokens, PROMPT, &sampling, collect, &out, &result,
+                             failure));
         assert_int_equal(out.count, NEW);
         if (i == 0) {
             first = out;
@@ -208,12 +209,15 @@ static void test_a_second_call_starts_anew(void **state)
     mm_generator *generator = NULL;
     collected out[3] = {0};
     mm_generation result;
-    CHECK_OK(mm_generator_new(&generator, s.model, 128, 1, err));
-    CHECK_OK(mm_generate(generator, s.row.tokens, 20, &sampling, collect, &out[0], &result, err));
+    CHECK_OK(mm_generator_new(&generator, s.model, 128, 1, failure));
+    CHECK_OK(
+        mm_generate(generator, s.row.tokens, 20, &sampling, collect, &out[0], &result, failure));
     sampling.seed++;
-    CHECK_OK(mm_generate(generator, s.row.tokens, 20, &sampling, collect, &out[1], &result, err));
+    CHECK_OK(
+        mm_generate(generator, s.row.tokens, 20, &sampling, collect, &out[1], &result, failure));
     sampling.seed--;
-    CHECK_OK(mm_generate(generator, s.row.tokens, 20, &sampling, collect, &out[2], &result, err));
+    CHECK_OK(
+        mm_generate(generator, s.row.tokens, 20, &sampling, collect, &out[2], &result, failure));
     assert_memory_equal(out[0].ids, out[2].ids, sizeof out[0].ids);
     assert_memory_not_equal(out[0].ids, out[1].ids, sizeof out[0].ids);
     mm_generator_free(generator);
@@ -228,12 +232,12 @@ static void test_text_ends_where_it_should(void **state)
     subject s = subject_open(&config);
     mm_generator *generator = NULL;
     mm_generation result;
-    CHECK_OK(mm_generator_new(&generator, s.model, 24, 1, err));
+    CHECK_OK(mm_generator_new(&generator, s.model, 24, 1, failure));
 
     collected free_run = {0};
     mm_sampling sampling = greedy(1000);
-    CHECK_OK(
-        mm_generate(generator, s.row.tokens, PROMPT, &sampling, collect, &free_run, &result, err));
+    CHECK_OK(mm_generate(generator, s.row.tokens, PROMPT, &sampling, collect, &free_run, &result,
+                         failure));
     assert_int_equal(result.finish, MM_FINISH_LENGTH);
     assert_int_equal(result.n_tokens, 24 - PROMPT); // the cache is full
 
@@ -249,21 +253,21 @@ static void test_text_ends_where_it_should(void **state)
     sampling.stop_ids[1] = free_run.ids[until];
     sampling.stop_ids[0] = free_run.ids[until];
     sampling.n_stop_ids = 2;
-    CHECK_OK(
-        mm_generate(generator, s.row.tokens, PROMPT, &sampling, collect, &stopped, &result, err));
+    CHECK_OK(mm_generate(generator, s.row.tokens, PROMPT, &sampling, collect, &stopped, &result,
+                         failure));
     assert_int_equal(result.finish, MM_FINISH_STOP);
     assert_int_equal(result.n_tokens, until);
     assert_memory_equal(stopped.ids, free_run.ids, (size_t)until * sizeof(int32_t));
 
     collected refused = {.stop_after = 3};
     sampling.n_stop_ids = 0;
-    CHECK_OK(
-        mm_generate(generator, s.row.tokens, PROMPT, &sampling, collect, &refused, &result, err));
+    CHECK_OK(mm_generate(generator, s.row.tokens, PROMPT, &sampling, collect, &refused, &result,
+                         failure));
     assert_int_equal(result.finish, MM_FINISH_CANCELED);
     assert_int_equal(result.n_tokens, 3);
 
     sampling.max_new_tokens = 0;
-    CHECK_OK(mm_generate(generator, s.row.tokens, PROMPT, &sampling, NULL, NULL, &result, err));
+    CHECK_OK(mm_generate(generator, s.row.tokens, PROMPT, &sampling, NULL, NULL, &result, failure));
     assert_int_equal(result.finish, MM_FINISH_LENGTH);
     assert_int_equal(result.n_tokens, 0);
     assert_string_equal(mm_finish_text(MM_FINISH_STOP), "stop");
@@ -288,7 +292,7 @@ static void test_impossible_requests_are_refused(void **state)
         mm_generator_new(&generator, s.model, config.max_position_embeddings + 1, 1, &err),
         MM_ELIMIT);
     assert_null(generator);
-    CHECK_OK(mm_generator_new(&generator, s.model, 16, 1, err));
+    CHECK_OK(mm_generator_new(&generator, s.model, 16, 1, failure));
     const int32_t *ids = s.row.tokens;
     assert_int_equal(mm_generate(generator, ids, 0, &sampling, NULL, NULL, &result, &err),
                      MM_EUSAGE);
@@ -300,12 +304,12 @@ static void test_impossible_requests_are_refused(void **state)
     assert_non_null(strstr(err.message, "token 1 has id 37"));
     const int32_t negative = -1;
     mm_generator_reset(generator);
-    CHECK_OK(mm_generator_feed(generator, ids, 10, &logits, err));
+    CHECK_OK(mm_generator_feed(generator, ids, 10, &logits, failure));
     assert_int_equal(mm_generator_feed(generator, &negative, 1, &logits, &err), MM_EFORMAT);
     assert_int_equal(mm_generator_feed(generator, ids, 7, &logits, &err), MM_ELIMIT);
     assert_int_equal(mm_generator_feed(generator, ids, 0, &logits, &err), MM_EUSAGE);
     assert_int_equal(mm_generator_tokens(generator), 10);
-    CHECK_OK(mm_generator_feed(generator, ids + 10, 6, &logits, err));
+    CHECK_OK(mm_generator_feed(generator, ids + 10, 6, &logits, failure));
     check_position(&s, 15, logits);
     mm_generator_free(generator);
     subject_close(&s);
@@ -322,7 +326,7 @@ static void test_nan_weights_are_an_error_not_a_token(void **state)
     const mm_sampling sampling = greedy(4);
     float *norm = mm_model_find(s.model, "model.norm.weight")->data;
     norm[3] = NAN;
-    CHECK_OK(mm_generator_new(&generator, s.model, 16, 1, err));
+    CHECK_OK(mm_generator_new(&generator, s.model, 16, 1, failure));
     assert_int_equal(mm_generate(generator, s.row.tokens, 3, &sampling, NULL, NULL, &result, &err),
                      MM_ENAN);
     mm_generator_free(generator);
@@ -339,9 +343,9 @@ static void test_generating_allocates_nothing(void **state)
     mm_sampling sampling = mm_sampling_default();
     sampling.n_stop_ids = 0;
     sampling.repetition_penalty = 1.1;
-    CHECK_OK(mm_generator_new(&generator, s.model, LONG_ROW, 2, err));
+    CHECK_OK(mm_generator_new(&generator, s.model, LONG_ROW, 2, failure));
     const uint64_t before = mm_alloc_count();
-    CHECK_OK(mm_generate(generator, s.row.tokens, 200, &sampling, NULL, NULL, &result, err));
+    CHECK_OK(mm_generate(generator, s.row.tokens, 200, &sampling, NULL, NULL, &result, failure));
     assert_int_equal(mm_alloc_count(), before);
     assert_int_equal(result.n_tokens, LONG_ROW - 200);
     mm_generator_free(generator);

@@ -89,7 +89,7 @@ static void draw_case(mm_rng *rng, float *logits, bool *seen, mm_sampling *sampl
 static mm_sampler *sampler_of(const bool *seen)
 {
     mm_sampler *sampler = NULL;
-    CHECK_OK(mm_sampler_new(&sampler, VOCAB, err));
+    CHECK_OK(mm_sampler_new(&sampler, VOCAB, failure));
     for (int32_t i = 0; seen && i < VOCAB; i++)
         if (seen[i]) mm_sampler_see(sampler, i);
     return sampler;
@@ -110,7 +110,7 @@ static void test_every_draw_is_a_candidate_of_the_plain_order(void **state)
         draw_case(&rng, logits, seen, &sampling);
         mm_sampler *sampler = sampler_of(seen);
         const int32_t kept = plain_candidates(logits, seen, &sampling, rows);
-        CHECK_OK(mm_sampler_draw(sampler, logits, &sampling, i, &choice, err));
+        CHECK_OK(mm_sampler_draw(sampler, logits, &sampling, i, &choice, failure));
         if (!contains(rows, kept, choice.id))
             fail_msg("case %d: id %d is not among the %d candidates", i, choice.id, kept);
         cut_cases += kept < VOCAB;
@@ -130,7 +130,7 @@ static void check_frequencies(const float *logits, const bool *seen, const mm_sa
     memset(counts, 0, sizeof counts);
     for (int i = 0; i < DRAWS; i++) {
         mm_choice choice;
-        CHECK_OK(mm_sampler_draw(sampler, logits, sampling, i, &choice, err));
+        CHECK_OK(mm_sampler_draw(sampler, logits, sampling, i, &choice, failure));
         counts[choice.id]++;
     }
     double chi_square = 0;
@@ -171,7 +171,7 @@ static void test_greedy_takes_the_best_and_the_smaller_id(void **state)
     mm_sampling sampling = {.top_p = 0.5, .top_k = 3, .repetition_penalty = 1};
     mm_sampler *sampler = sampler_of(NULL);
     mm_choice choice;
-    CHECK_OK(mm_sampler_draw(sampler, logits, &sampling, 0, &choice, err));
+    CHECK_OK(mm_sampler_draw(sampler, logits, &sampling, 0, &choice, failure));
     assert_int_equal(choice.id, 9);
     double sum = 0;
     for (int i = 0; i < VOCAB; i++)
@@ -179,15 +179,15 @@ static void test_greedy_takes_the_best_and_the_smaller_id(void **state)
     assert_true(fabs(choice.logprob - (3 - log(sum))) < 1e-12);
     sampling.repetition_penalty = 2; // 3/2 < 2 once both have been seen
     mm_sampler_see(sampler, 9);
-    CHECK_OK(mm_sampler_draw(sampler, logits, &sampling, 1, &choice, err));
+    CHECK_OK(mm_sampler_draw(sampler, logits, &sampling, 1, &choice, failure));
     assert_int_equal(choice.id, 30);
     mm_sampler_see(sampler, 30);
     mm_sampler_see(sampler, 30); // seen twice counts once
-    CHECK_OK(mm_sampler_draw(sampler, logits, &sampling, 2, &choice, err));
+    CHECK_OK(mm_sampler_draw(sampler, logits, &sampling, 2, &choice, failure));
     assert_int_equal(choice.id, 5);
     assert_true(fabs(choice.logprob - (2 - log(sum))) < 1e-12); // of the unmodified logits
     mm_sampler_reset(sampler);
-    CHECK_OK(mm_sampler_draw(sampler, logits, &sampling, 3, &choice, err));
+    CHECK_OK(mm_sampler_draw(sampler, logits, &sampling, 3, &choice, failure));
     assert_int_equal(choice.id, 9);
     mm_sampler_free(sampler);
 }
@@ -205,13 +205,13 @@ static void test_seed_and_position_decide_a_draw(void **state)
         mm_choice first;
         mm_choice second;
         sampling.seed = 8;
-        CHECK_OK(mm_sampler_draw(a, logits, &sampling, i, &first, err));
-        CHECK_OK(mm_sampler_draw(b, logits, &sampling, i, &second, err));
+        CHECK_OK(mm_sampler_draw(a, logits, &sampling, i, &first, failure));
+        CHECK_OK(mm_sampler_draw(b, logits, &sampling, i, &second, failure));
         assert_int_equal(first.id, second.id);
-        CHECK_OK(mm_sampler_draw(b, logits, &sampling, i + 1, &second, err));
+        CHECK_OK(mm_sampler_draw(b, logits, &sampling, i + 1, &second, failure));
         same_seed += first.id == second.id;
         sampling.seed = 9;
-        CHECK_OK(mm_sampler_draw(b, logits, &sampling, i, &second, err));
+        CHECK_OK(mm_sampler_draw(b, logits, &sampling, i, &second, failure));
         same_position += first.id == second.id;
     }
     assert_true(same_seed < 20 && same_position < 20); // 200/61 expected by chance
@@ -244,7 +244,7 @@ static void test_logits_that_are_not_finite_are_refused(void **state)
     for (int i = 0; i < 50; i++) {
         mm_choice choice;
         sampling.top_p = i % 2 ? 1 : 0.9;
-        CHECK_OK(mm_sampler_draw(sampler, logits, &sampling, i, &choice, err));
+        CHECK_OK(mm_sampler_draw(sampler, logits, &sampling, i, &choice, failure));
         assert_int_equal(choice.id, 17);
     }
     mm_sampler_free(sampler);
