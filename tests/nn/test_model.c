@@ -70,7 +70,7 @@ static void test_messages_name_the_flag(void **state)
     assert_non_null(strstr(err.message, "--dropout 1"));
 
     config = preset("v3");
-    config.dropout = NAN;
+    config.dropout = (double)NAN;
     assert_int_equal(mm_model_config_resolve(&config, &err), MM_ECONFIG);
 
     config = preset("v3");

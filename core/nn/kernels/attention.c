@@ -46,9 +46,9 @@ static real *scratch_of(const mm_workspace *work, int32_t thread)
 // ends of s are padded to whole vectors.
 static real softmax_row(real *s, real scale, int64_t valid, int64_t n)
 {
-    vec highest = vec_set(-INFINITY);
+    vec highest = vec_set(MINUS_INFINITY);
     for (int64_t j = 0; j < valid; j += VL) {
-        const vec v = vec_load_n(s + j, valid - j, -INFINITY);
+        const vec v = vec_load_n(s + j, valid - j, MINUS_INFINITY);
         vec_store(s + j, v);
         highest = vec_max(highest, v);
     }

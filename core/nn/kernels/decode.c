@@ -121,13 +121,13 @@ static void scores_of(real *restrict s, const real *restrict q, const real *rest
 // s[0, n) becomes e^(s - max); returns 1 / their sum. s is padded to whole vectors.
 static real exponentials(real *s, int64_t n)
 {
-    vec highest = vec_set(-INFINITY);
+    vec highest = vec_set(MINUS_INFINITY);
     for (int64_t j = 0; j < n; j += VL)
-        highest = vec_max(highest, vec_load_n(s + j, n - j, -INFINITY));
+        highest = vec_max(highest, vec_load_n(s + j, n - j, MINUS_INFINITY));
     const real top = vec_highest(highest);
     vec sums = {0};
     for (int64_t j = 0; j < n; j += VL) {
-        const vec e = vec_exp(vec_load_n(s + j, n - j, -INFINITY) - top);
+        const vec e = vec_exp(vec_load_n(s + j, n - j, MINUS_INFINITY) - top);
         vec_store(s + j, e);
         sums += e;
     }

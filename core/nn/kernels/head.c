@@ -22,14 +22,14 @@ typedef struct head_job {
 
 static double cross_entropy_row(real *z, int64_t V, int32_t label, bool backward, real scale)
 {
-    vec highest = vec_set(-INFINITY);
+    vec highest = vec_set(MINUS_INFINITY);
     for (int64_t j = 0; j < V; j += VL)
-        highest = vec_max(highest, vec_load_n(z + j, V - j, -INFINITY));
+        highest = vec_max(highest, vec_load_n(z + j, V - j, MINUS_INFINITY));
     const real top = vec_highest(highest);
     vec sums = {0};
     const double picked = (double)z[label];
     for (int64_t j = 0; j < V; j += VL) {
-        const vec e = vec_exp(vec_load_n(z + j, V - j, -INFINITY) - top);
+        const vec e = vec_exp(vec_load_n(z + j, V - j, MINUS_INFINITY) - top);
         sums += e;
         if (backward) vec_store_n(z + j, e, V - j);
     }

@@ -22,6 +22,8 @@ typedef int32_t real_bits;
 #define real_log  logf
 #endif
 
+#define MINUS_INFINITY ((real)-INFINITY)
+
 #define MM_KERNEL_PASTE_(name, dtype, isa) mm_##name##_##dtype##_##isa
 #define MM_KERNEL_PASTE(name, dtype, isa)  MM_KERNEL_PASTE_(name, dtype, isa)
 #define MM_KERNEL(name)                    MM_KERNEL_PASTE(name, MM_KERNEL_DTYPE, MM_KERNEL_ISA)
