@@ -205,6 +205,17 @@ static mm_status open_parent(parent *out, mm_store *store, const char *reference
     return mm_config_shape_from_params(config, params, n, err);
 }
 
+// An impossible shape is refused before data is made or read; only the vocabulary is not known yet.
+static mm_status check_shape(const mm_config *config, mm_err *err)
+{
+    mm_config *copy = NULL; // looking at the shape would note preset sizes in the record
+    mm_model_config shape;
+    MM_TRY(mm_config_copy(&copy, config, err));
+    const mm_status status = mm_config_model(copy, 0, &shape, err);
+    mm_config_free(copy);
+    return status;
+}
+
 static mm_status configure(const mm_args *args, mm_store *store, parent *from, mm_config **config,
                            mm_err *err)
 {
@@ -213,7 +224,8 @@ static mm_status configure(const mm_args *args, mm_store *store, parent *from, m
     MM_TRY(mm_config_new(config, "pretrain", err));
     if (reference) MM_TRY(open_parent(from, store, reference, *config, err));
     if (file) MM_TRY(mm_config_from_file(*config, file, err));
-    return mm_config_from_args(*config, args, false, err);
+    MM_TRY(mm_config_from_args(*config, args, false, err));
+    return check_shape(*config, err);
 }
 
 static mm_status record_and_train(const mm_context *context, const mm_args *args, mm_store **store,
