@@ -1,0 +1,364 @@
+/* `mmrun doctor`: what this machine is, and a line on how to mend each thing that is not right.
+ *
+ * Nothing is written, apart from an empty probe file that is taken away again. */
+#include "core/base/file.h"
+#include "core/nn/engine.h"
+#include "core/nn/pool.h"
+#include "runner/commands.h"
+#include "runner/environment.h"
+
+#include <openssl/crypto.h>
+#include <zstd.h>
+
+#include <errno.h>
+#include <linux/magic.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/utsname.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+typedef enum verdict { FINE = 0, NOTE, PROBLEM } verdict;
+
+typedef struct check {
+    const char *group;
+    const char *name;
+    verdict verdict;
+    char value[256];
+    char fix[256]; /* "" when there is nothing to do */
+} check;
+
+enum { CHECKS_MAX = 40, PROBE_MS = 150 };
+
+typedef struct checks {
+    check list[CHECKS_MAX];
+    size_t count;
+} checks;
+
+static check *add(checks *all, const char *group, const char *name, const char *format, ...)
+    MM_PRINTF(4, 5);
+static check *add(checks *all, const char *group, const char *name, const char *format, ...)
+{
+    MM_ASSERT(all->count < CHECKS_MAX);
+    check *c = &all->list[all->count++];
+    *c = (check){.group = group, .name = name};
+    va_list list;
+    va_start(list, format);
+    vsnprintf(c->value, sizeof c->value, format, list);
+    va_end(list);
+    return c;
+}
+
+static void judge(check *c, verdict how, const char *format, ...) MM_PRINTF(3, 4);
+static void judge(check *c, verdict how, const char *format, ...)
+{
+    c->verdict = how;
+    va_list list;
+    va_start(list, format);
+    vsnprintf(c->fix, sizeof c->fix, format, list);
+    va_end(list);
+}
+
+/* ---- machine -----------------------------------------------------------------------------------
+ */
+
+typedef struct facts {
+    char cpu[256];
+    char os[256];
+    char kernel[256];
+    char memory_bytes[64];
+    char compiler[256];
+} facts;
+
+static void take_fact(void *context, const char *key, const char *value)
+{
+    facts *f = context;
+    const struct {
+        const char *key;
+        char *to;
+        size_t bytes;
+    } wanted[] = {{"cpu", f->cpu, sizeof f->cpu},
+                  {"os", f->os, sizeof f->os},
+                  {"kernel", f->kernel, sizeof f->kernel},
+                  {"memory_bytes", f->memory_bytes, sizeof f->memory_bytes},
+                  {"compiler", f->compiler, sizeof f->compiler}};
+    for (size_t i = 0; i < sizeof wanted / sizeof wanted[0]; i++)
+        if (strcmp(key, wanted[i].key) == 0) snprintf(wanted[i].to, wanted[i].bytes, "%s", value);
+}
+
+/* What the kernel lists for the first processor, of that which matters to the engine. */
+static void add_cpu_features(char *out, size_t bytes)
+{
+    static const char *const WANTED[] = {"avx2",     "fma",         "avx512f",
+                                         "avx512bw", "avx512_bf16", "amx_tile",
+                                         "amx_bf16", "asimd",       "bf16"};
+    char text[16384];
+    out[0] = '\0';
+    FILE *file = fopen("/proc/cpuinfo", "re");
+    if (!file) return;
+    const size_t got = fread(text, 1, sizeof text - 1, file);
+    fclose(file);
+    text[got] = '\0';
+    char *flags = strstr(text, "\nflags");
+    if (!flags) flags = strstr(text, "\nFeatures");
+    if (!flags) return;
+    flags++;
+    const size_t length = strcspn(flags, "\n");
+    flags[length] = '\0';
+    size_t used = 0;
+    for (size_t i = 0; i < sizeof WANTED / sizeof WANTED[0]; i++) {
+        char word[32];
+        const int n = snprintf(word, sizeof word, " %s", WANTED[i]);
+        for (const char *at = strstr(flags, word); at; at = strstr(at + 1, word)) {
+            if (at[n] != ' ' && at[n] != '\0') continue;
+            used +=
+                (size_t)snprintf(out + used, bytes - used, "%s%s", used > 0 ? " " : "", WANTED[i]);
+            break;
+        }
+        if (used >= bytes) return;
+    }
+}
+
+static void check_machine(checks *all, const facts *f)
+{
+    static const char GROUP[] = "Machine";
+    char features[200];
+    const int32_t threads = mm_cpu_count();
+    const long online = sysconf(_SC_NPROCESSORS_ONLN);
+    add_cpu_features(features, sizeof features);
+    add(all, GROUP, "system", "%s, %s", f->os[0] ? f->os : "unknown", f->kernel);
+    add(all, GROUP, "processor", "%s", f->cpu[0] ? f->cpu : "unknown");
+    check *c = add(all, GROUP, "threads", "%d usable of %ld", (int)threads, online);
+    if (online > threads)
+        judge(c, NOTE, "an affinity mask or a container limit takes the rest: taskset, --cpus");
+    add(all, GROUP, "features", "%s", features[0] ? features : "none known");
+    c = add(all, GROUP, "kernels", "%s", mm_engine_isa());
+    if (getenv("MMRUN_ISA"))
+        judge(c, NOTE, "MMRUN_ISA=%s chooses them; unset it for the fastest", getenv("MMRUN_ISA"));
+    char peak[MM_NUMBER_BYTES];
+    mm_count_text(mm_engine_probe_flops(threads, PROBE_MS), peak);
+    add(all, GROUP, "fp32 peak", "%sFLOP/s measured with %d threads", peak, (int)threads);
+    add(all, GROUP, "device", "cpu");
+}
+
+static void check_memory(checks *all, const facts *f)
+{
+    char total[MM_NUMBER_BYTES];
+    char available[MM_NUMBER_BYTES];
+    const double free_bytes = (double)mm_memory_available();
+    mm_bytes_text(strtod(f->memory_bytes, NULL), total);
+    mm_bytes_text(free_bytes, available);
+    check *c = add(all, "Machine", "memory", "%s available of %s", available, total);
+    if (free_bytes > 0 && free_bytes < 1e9)
+        judge(c, NOTE, "under 1 GB: choose a small model, such as --hidden 256 --layers 4");
+}
+
+/* ---- disk --------------------------------------------------------------------------------------
+ */
+
+static void folder_of(const char *path, char *out, size_t bytes)
+{
+    snprintf(out, bytes, "%s", path);
+    char *slash = strrchr(out, '/');
+    if (!slash)
+        snprintf(out, bytes, ".");
+    else if (slash == out)
+        out[1] = '\0';
+    else
+        *slash = '\0';
+}
+
+static const char *network_name(const char *folder)
+{
+    struct statfs info;
+    if (statfs(folder, &info) != 0) return NULL;
+    switch ((unsigned long)info.f_type) {
+    case NFS_SUPER_MAGIC:
+        return "NFS";
+    case SMB_SUPER_MAGIC:
+    case 0xFF534D42: // CIFS
+    case 0xFE534D42: // SMB2
+        return "SMB";
+    case V9FS_MAGIC:
+        return "9p";
+    case CEPH_SUPER_MAGIC:
+        return "Ceph";
+    case 0x0BD00BD0:
+        return "Lustre";
+    default:
+        return NULL;
+    }
+}
+
+static void check_disk(checks *all, const mm_context *context)
+{
+    static const char GROUP[] = "Disk";
+    char folder[4096];
+    char size[MM_NUMBER_BYTES];
+    folder_of(context->db_path, folder, sizeof folder);
+    const double bytes = (double)mm_disk_free(folder);
+    mm_bytes_text(bytes, size);
+    check *c = add(all, GROUP, "free", "%s in %.180s", size, folder);
+    if (!mm_file_is_dir(folder))
+        judge(c, PROBLEM, "the folder is not there: mkdir -p '%.180s'", folder);
+    else if (bytes < 2e9)
+        judge(c, bytes < 1e8 ? PROBLEM : NOTE,
+              "little room for checkpoints: --keep 1, or --db on another disk");
+    if (mm_file_is_dir(folder) && access(folder, W_OK) != 0) {
+        c = add(all, GROUP, "writable", "no: %s", strerror(errno));
+        judge(c, PROBLEM, "choose a folder of your own with --db PATH or MMRUN_DB");
+    }
+    const char *network = network_name(folder);
+    c = add(all, GROUP, "file system", "%s", network ? network : "local");
+    if (network)
+        judge(c, PROBLEM, "SQLite needs working locks: put the database on a local disk (--db)");
+}
+
+/* ---- libraries, surroundings, database ----------------------------------------------------------
+ */
+
+static void check_libraries(checks *all, const facts *f)
+{
+    static const char GROUP[] = "Software";
+    add(all, GROUP, "mmrun", "%s, compiled by %s%.100s", MMRUN_VERSION,
+        strstr(f->compiler, "lang") ? "" : "gcc ", f->compiler);
+    check *c = add(all, GROUP, "SQLite", "%s", mm_sqlite_version());
+    if (mm_sqlite_has_wal_reset_bug())
+        judge(c, FINE,
+              "has the WAL-reset bug, which mmrun's lock file keeps from happening; "
+              "other writers should not be used on the database");
+    add(all, GROUP, "zstd", "%s", ZSTD_versionString());
+    add(all, GROUP, "jansson", "%s", jansson_version_str());
+    add(all, GROUP, "OpenSSL", "%s", OpenSSL_version(OPENSSL_VERSION_STRING));
+}
+
+static const char *locale_name(void)
+{
+    static const char *const NAMES[] = {"LC_ALL", "LC_CTYPE", "LANG"};
+    for (size_t i = 0; i < sizeof NAMES / sizeof NAMES[0]; i++) {
+        const char *value = getenv(NAMES[i]);
+        if (value && *value) return value;
+    }
+    return "";
+}
+
+static void check_surroundings(checks *all, const mm_context *context)
+{
+    static const char GROUP[] = "Surroundings";
+    const char *locale = locale_name();
+    check *c = add(all, GROUP, "locale", "%.200s", *locale ? locale : "not set");
+    if (!strcasestr(locale, "UTF-8") && !strcasestr(locale, "UTF8"))
+        judge(c, NOTE, "no UTF-8, so no block characters are drawn: export LANG=C.UTF-8");
+    const char *term = getenv("TERM");
+    add(all, GROUP, "terminal", "%.100s, %s, colour %s", term ? term : "none",
+        context->columns > 0 ? "interactive" : "not interactive",
+        context->color_out ? "on" : "off");
+    static const char *const VARIABLES[] = {"MMRUN_DB", "MMRUN_CACHE", "NO_COLOR", "CI"};
+    for (size_t i = 0; i < sizeof VARIABLES / sizeof VARIABLES[0]; i++)
+        if (getenv(VARIABLES[i])) add(all, GROUP, VARIABLES[i], "%.200s", getenv(VARIABLES[i]));
+}
+
+static void check_database(checks *all, const mm_context *context)
+{
+    static const char GROUP[] = "Database";
+    mm_store *store = NULL;
+    mm_store_info info;
+    mm_err err = {0};
+    char size[MM_NUMBER_BYTES];
+    if (!mm_file_exists(context->db_path)) {
+        check *c = add(all, GROUP, "file", "none yet at %.200s", context->db_path);
+        judge(c, FINE, "`mmrun demo` or any training makes it");
+        return;
+    }
+    mm_status status = mm_store_open(&store, context->db_path, MM_STORE_READ, &err);
+    if (status == MM_OK) status = mm_store_info_get(store, &info, &err);
+    if (status == MM_OK) {
+        mm_bytes_text((double)info.file_bytes, size);
+        check *c = add(all, GROUP, "file", "%.120s: %s, schema %d, %lld runs, %lld checkpoints",
+                       context->db_path, size, (int)info.schema_version, (long long)info.runs,
+                       (long long)info.checkpoints);
+        judge(c, FINE, "`mmrun db check` verifies every byte of it");
+    } else {
+        check *c = add(all, GROUP, "file", "%.120s: %.120s", context->db_path, err.message);
+        judge(c, PROBLEM, "move it away, or take back a copy made by `mmrun db backup`");
+    }
+    mm_store_close(store);
+}
+
+/* ---- output ------------------------------------------------------------------------------------
+ */
+
+static void print_text(const mm_context *context, const checks *all)
+{
+    static const char *const MARKS[] = {"\xE2\x9C\x93", "!", "\xE2\x9C\x97"};
+    static const char *const PLAIN_MARKS[] = {"ok", "!!", "XX"};
+    static const mm_color COLORS[] = {MM_COLOR_GREEN, MM_COLOR_YELLOW, MM_COLOR_RED};
+    const char *group = "";
+    for (size_t i = 0; i < all->count; i++) {
+        const check *c = &all->list[i];
+        if (strcmp(group, c->group) != 0) {
+            mm_out_color(context, MM_COLOR_BOLD);
+            mm_out("%s%s", i > 0 ? "\n" : "", c->group);
+            mm_out_color(context, MM_COLOR_NONE);
+            mm_out("\n");
+            group = c->group;
+        }
+        mm_out("  ");
+        mm_out_color(context, COLORS[c->verdict]);
+        mm_out("%s", context->utf8_out ? MARKS[c->verdict] : PLAIN_MARKS[c->verdict]);
+        mm_out_color(context, MM_COLOR_NONE);
+        mm_out(" %-12s %s\n", c->name, c->value);
+        if (c->fix[0]) {
+            mm_out_color(context, MM_COLOR_DIM);
+            mm_out("%*s%s\n", context->utf8_out ? 17 : 18, "", c->fix);
+            mm_out_color(context, MM_COLOR_NONE);
+        }
+    }
+}
+
+static void print_json(const checks *all, size_t problems)
+{
+    static const char *const VERDICTS[] = {"ok", "note", "problem"};
+    json_t *list = json_array();
+    for (size_t i = 0; i < all->count; i++) {
+        const check *c = &all->list[i];
+        json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:o, s:o}", "group", c->group,
+                                              "name", c->name, "verdict", VERDICTS[c->verdict],
+                                              "value", mm_json_of_text(c->value), "fix",
+                                              c->fix[0] ? mm_json_of_text(c->fix) : json_null()));
+    }
+    json_t *object =
+        json_pack("{s:{s:I, s:o}}", "doctor", "problems", (json_int_t)problems, "checks", list);
+    mm_out_json(object);
+    json_decref(object);
+}
+
+mm_status mm_cmd_doctor(const mm_context *context, const mm_args *args, mm_err *err)
+{
+    (void)args;
+    facts f = {0};
+    checks all = {.count = 0};
+    mm_environment(take_fact, &f);
+    check_machine(&all, &f);
+    check_memory(&all, &f);
+    check_disk(&all, context);
+    check_libraries(&all, &f);
+    check_surroundings(&all, context);
+    check_database(&all, context);
+    size_t problems = 0;
+    for (size_t i = 0; i < all.count; i++)
+        problems += all.list[i].verdict == PROBLEM;
+    if (context->json)
+        print_json(&all, problems);
+    else
+        print_text(context, &all);
+    if (problems > 0)
+        return MM_FAIL(err, MM_EIO, "%zu problem%s found; the line under each says what helps",
+                       problems, problems == 1 ? "" : "s");
+    mm_say(context, "\nEverything is in order.");
+    return MM_OK;
+}
