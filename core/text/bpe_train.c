@@ -1,15 +1,15 @@
 /* Training byte-pair encoding: repeatedly make the most frequent pair of neighbours a token.
  *
  * Words and their counts come from the splitter; the texts themselves are not kept. Counts of pairs
- * are kept up to date as words change, and a heap gives the best pair; both the order (count, then
- * the smaller id pair) and the rarely visible habits follow Hugging Face tokenizers' BpeTrainer, so
- * that the merges are equal:
- *  - a heap entry carries the words in which its pair was seen when it was pushed, and only those
- * are merged;
- *  - an entry whose count is out of date goes back with the right count instead of being updated in
- * place;
- *  - the count of a merged pair itself is left standing;
- *  - two merges may give the same string; the second then reuses the id of the first.
+ * are kept up to date as words change, and a heap gives the best pair: the highest count, then the
+ * smaller id pair, as in Hugging Face tokenizers, so that the merges are equal. A heap entry
+ * carries the words that hold its pair; when its count is out of date it goes back with the right
+ * one.
+ *
+ * Two merges never give the same string, so every merge is a new token and every pair enters the
+ * heap once: while the two ends of a stretch of text are token borders, how it is cut inside
+ * depends on the stretch alone, so the merge that first makes a string a token makes it one
+ * wherever it could be one.
  */
 #include "core/text/tokenizer_internal.h"
 
@@ -69,15 +69,17 @@ void mm_bpe_trainer_free(mm_bpe_trainer *trainer)
     mm_free(trainer);
 }
 
-/* Room for one more element of an array that doubles. */
-static mm_status grow(void **data, uint32_t count, uint32_t *capacity, size_t element, mm_err *err)
+/* Room for one more element; `array` is the address of a pointer to the elements. */
+static mm_status grow(void *array, uint32_t count, uint32_t *capacity, size_t element, mm_err *err)
 {
     if (count < *capacity) return MM_OK;
     if (count >= UINT32_MAX / 2) return MM_FAIL(err, MM_ELIMIT, "too much text to train on");
     const uint32_t wanted = count < 4 ? 4 : 2 * count;
-    void *grown = mm_realloc(*data, wanted * element);
-    if (!grown) return MM_FAIL(err, MM_ENOMEM, "out of memory while training");
-    *data = grown;
+    void *data;
+    memcpy(&data, array, sizeof data);
+    data = mm_realloc(data, wanted * element);
+    if (!data) return MM_FAIL(err, MM_ENOMEM, "out of memory while training");
+    memcpy(array, &data, sizeof data);
     *capacity = wanted;
     return MM_OK;
 }
@@ -123,8 +125,8 @@ static mm_status count_word(mm_bpe_trainer *trainer, const char *word, size_t le
         }
         slot = (slot + 1) & (trainer->n_slots - 1);
     }
-    MM_TRY(grow((void **)&trainer->words, trainer->n_words, &trainer->words_capacity,
-                sizeof *trainer->words, err));
+    MM_TRY(grow(&trainer->words, trainer->n_words, &trainer->words_capacity, sizeof *trainer->words,
+                err));
     const size_t offset = trainer->text.length;
     mm_str_add_bytes(&trainer->text, word, length);
     MM_TRY(mm_str_check(&trainer->text, err));
@@ -151,14 +153,14 @@ mm_status mm_bpe_trainer_feed(mm_bpe_trainer *trainer, const char *text, size_t 
     return MM_OK;
 }
 
-/* A pair of neighbouring ids. `pending` are words where it appeared since it was last pushed. */
+/* A pair of neighbouring ids. `pending` are the words in which it has appeared and that are not
+ * in the heap yet. */
 typedef struct pair_state {
     uint64_t pair; /* left id in the upper half */
     int64_t count;
     uint32_t *pending;
     uint32_t n_pending;
     uint32_t pending_capacity;
-    int32_t rank; /* index into merges of its last merge, -1 if none */
 } pair_state;
 
 typedef struct heap_entry {
@@ -187,11 +189,9 @@ typedef struct learner {
     mm_arena strings;
     const char **tokens;    /* bytes of every id */
     uint32_t *token_bytes;  /* their lengths */
-    int32_t *token_slots;   /* open addressing over tokens: id or -1 */
-    size_t n_token_slots;   /* power of two */
     size_t all_token_bytes; /* sum of token_bytes */
     int32_t n_tokens;
-    int32_t (*merges)[2]; /* left is -1 where a later merge of the same pair took over */
+    int32_t (*merges)[2];
     uint32_t n_merges;
     uint32_t merges_capacity;
     mm_err *err;
@@ -204,7 +204,6 @@ static void learner_drop(learner *l)
     for (uint32_t i = 0; i < l->n_pairs; i++)
         mm_free(l->pairs[i].pending);
     mm_free(l->merges);
-    mm_free(l->token_slots);
     mm_free(l->token_bytes);
     mm_free(l->tokens);
     mm_arena_drop(&l->strings);
@@ -247,8 +246,8 @@ static mm_status count_pair(learner *l, int32_t left, int32_t right, int64_t cha
     MM_TRY(grow_pair_slots(l));
     const size_t slot = pair_slot(l, pair);
     if (l->slots[slot] == EMPTY) {
-        MM_TRY(grow((void **)&l->pairs, l->n_pairs, &l->pairs_capacity, sizeof *l->pairs, l->err));
-        l->pairs[l->n_pairs] = (pair_state){.pair = pair, .rank = -1};
+        MM_TRY(grow(&l->pairs, l->n_pairs, &l->pairs_capacity, sizeof *l->pairs, l->err));
+        l->pairs[l->n_pairs] = (pair_state){.pair = pair};
         l->slots[slot] = l->n_pairs++;
     }
     const uint32_t index = l->slots[slot];
@@ -258,12 +257,11 @@ static mm_status count_pair(learner *l, int32_t left, int32_t right, int64_t cha
     // Words are handled one after the other, so a repetition can only be the last one.
     if (state->n_pending > 0 && state->pending[state->n_pending - 1] == word) return MM_OK;
     if (state->n_pending == 0) {
-        MM_TRY(grow((void **)&l->touched, l->n_touched, &l->touched_capacity, sizeof *l->touched,
-                    l->err));
+        MM_TRY(grow(&l->touched, l->n_touched, &l->touched_capacity, sizeof *l->touched, l->err));
         l->touched[l->n_touched++] = index;
     }
-    MM_TRY(grow((void **)&state->pending, state->n_pending, &state->pending_capacity,
-                sizeof *state->pending, l->err));
+    MM_TRY(grow(&state->pending, state->n_pending, &state->pending_capacity, sizeof *state->pending,
+                l->err));
     state->pending[state->n_pending++] = word;
     return MM_OK;
 }
@@ -290,7 +288,7 @@ static void heap_sink(learner *l, uint32_t at)
 
 static mm_status heap_push(learner *l, const heap_entry *entry)
 {
-    MM_TRY(grow((void **)&l->heap, l->n_heap, &l->heap_capacity, sizeof *l->heap, l->err));
+    MM_TRY(grow(&l->heap, l->n_heap, &l->heap_capacity, sizeof *l->heap, l->err));
     uint32_t at = l->n_heap++;
     while (at > 0 && is_before(entry, &l->heap[(at - 1) / 2])) {
         l->heap[at] = l->heap[(at - 1) / 2];
@@ -321,27 +319,12 @@ static mm_status push_pending(learner *l)
     return MM_OK;
 }
 
-static size_t token_slot(const learner *l, const char *bytes, size_t length)
+/* The next id, for these bytes, which must outlive the learner. */
+static int32_t add_token(learner *l, const char *bytes, uint32_t length)
 {
-    size_t slot = bytes_hash(bytes, length) & (l->n_token_slots - 1);
-    while (l->token_slots[slot] >= 0) {
-        const int32_t id = l->token_slots[slot];
-        if (l->token_bytes[id] == length && memcmp(l->tokens[id], bytes, length) == 0) break;
-        slot = (slot + 1) & (l->n_token_slots - 1);
-    }
-    return slot;
-}
-
-/* The id of the token with these bytes, a new one if there is none. `bytes` must outlive the
- * learner. */
-static int32_t token_id(learner *l, const char *bytes, uint32_t length)
-{
-    const size_t slot = token_slot(l, bytes, length);
-    if (l->token_slots[slot] >= 0) return l->token_slots[slot];
     MM_ASSERT(l->n_tokens < l->trainer->vocab_size);
     l->tokens[l->n_tokens] = bytes;
     l->token_bytes[l->n_tokens] = length;
-    l->token_slots[slot] = l->n_tokens;
     return l->n_tokens++;
 }
 
@@ -349,28 +332,23 @@ static mm_status learner_init(learner *l)
 {
     const mm_bpe_trainer *trainer = l->trainer;
     const size_t vocab_size = (size_t)trainer->vocab_size;
-    l->n_token_slots = 1024;
-    while (l->n_token_slots < 2 * vocab_size)
-        l->n_token_slots *= 2;
     l->symbols = mm_alloc(trainer->text.length * sizeof *l->symbols);
     l->lengths = mm_alloc(trainer->n_words * sizeof *l->lengths);
     l->tokens = mm_alloc(vocab_size * sizeof *l->tokens);
     l->token_bytes = mm_alloc(vocab_size * sizeof *l->token_bytes);
-    l->token_slots = mm_alloc(l->n_token_slots * sizeof *l->token_slots);
     char *bytes = mm_arena_alloc(&l->strings, MM_BYTE_SYMBOLS);
-    if (!l->symbols || !l->lengths || !l->tokens || !l->token_bytes || !l->token_slots || !bytes)
+    if (!l->symbols || !l->lengths || !l->tokens || !l->token_bytes || !bytes)
         return MM_FAIL(l->err, MM_ENOMEM, "out of memory for %zu bytes of words",
                        trainer->text.length);
-    memset(l->token_slots, 0xFF, l->n_token_slots * sizeof *l->token_slots); // all -1
 
     for (int id = 0; id < MM_RESERVED_TOKENS; id++) {
         const char *text = mm_reserved_tokens[id].text;
-        (void)token_id(l, text, (uint32_t)strlen(text));
+        (void)add_token(l, text, (uint32_t)strlen(text));
     }
     int32_t byte_ids[256];
     for (int order = 0; order < MM_BYTE_SYMBOLS; order++) {
         bytes[order] = (char)mm_byte_of_order(order);
-        byte_ids[(unsigned char)bytes[order]] = token_id(l, bytes + order, 1);
+        byte_ids[(unsigned char)bytes[order]] = add_token(l, bytes + order, 1);
     }
     for (size_t i = 0; i < trainer->text.length; i++)
         l->symbols[i] = byte_ids[(unsigned char)trainer->text.data[i]];
@@ -428,7 +406,7 @@ static mm_status join_tokens(learner *l, int32_t left, int32_t right, int32_t *i
     if (!bytes) return MM_FAIL(l->err, MM_ENOMEM, "out of memory for tokens");
     memcpy(bytes, l->tokens[left], left_bytes);
     memcpy(bytes + left_bytes, l->tokens[right], right_bytes);
-    *id = token_id(l, bytes, left_bytes + right_bytes);
+    *id = add_token(l, bytes, left_bytes + right_bytes);
     return MM_OK;
 }
 
@@ -450,10 +428,7 @@ static mm_status learn_one(learner *l, bool *is_over)
     const int32_t right = (int32_t)(uint32_t)top.pair;
     int32_t merged = -1;
     MM_GO(join_tokens(l, left, right, &merged));
-    MM_GO(grow((void **)&l->merges, l->n_merges, &l->merges_capacity, sizeof *l->merges, l->err));
-    pair_state *state = &l->pairs[top.state];
-    if (state->rank >= 0) l->merges[state->rank][0] = -1;
-    state->rank = (int32_t)l->n_merges;
+    MM_GO(grow(&l->merges, l->n_merges, &l->merges_capacity, sizeof *l->merges, l->err));
     l->merges[l->n_merges][0] = left;
     l->merges[l->n_merges++][1] = right;
     for (uint32_t i = 0; i < top.n_words; i++)
@@ -474,16 +449,11 @@ static mm_status build(learner *l, mm_tokenizer **out)
     mm_str_init(&json, 0);
     mm_str_init(&config, 0);
     mm_tokenizer *plain = NULL;
-    uint32_t n_merges = 0;
-    for (uint32_t i = 0; i < l->n_merges; i++) {
-        if (l->merges[i][0] < 0) continue;
-        memmove(l->merges[n_merges++], l->merges[i], sizeof *l->merges);
-    }
     const mm_trained trained = {.tokens = l->tokens + FIRST_LEARNED,
                                 .token_bytes = l->token_bytes + FIRST_LEARNED,
                                 .n_tokens = (size_t)(l->n_tokens - FIRST_LEARNED),
                                 .merges = (const int32_t(*)[2])l->merges,
-                                .n_merges = n_merges};
+                                .n_merges = l->n_merges};
     mm_trained_json(&trained, &json);
     MM_GO(mm_str_check(&json, l->err));
     MM_GO(mm_tokenizer_parse(&plain, json.data, json.length, NULL, 0, "trained tokenizer", l->err));

@@ -1,7 +1,6 @@
 /* Encoding, decoding, streaming and the splitter: properties that hold for every text. */
 #include "tests/text/text_fixture.h"
 
-#include "core/base/clock.h"
 #include "core/base/file.h"
 #include "core/base/json.h"
 #include "core/base/utf8.h"
@@ -210,12 +209,11 @@ static void the_splitter_follows_the_rule(void **state)
         "x|  \t|\xC2\xA0|y",
         "3|.|14159|abc|123",
         " 中文| ½²| !?",
-        "e|\xCC\x81|e",      // a combining accent is neither letter nor number nor space
-        "a|\xE2\x80\x8B|b",  // U+200B is no white space
-        "a| |\xC2\x85|b",    // U+0085 is
-        "a| \xEF\xBB\xBF|b", // U+FEFF is not
-        "\xF0\xB1\x8D\x90"
-        "a|!", // U+31350, a letter since Unicode 15
+        "e|\xCC\x81|e",        // a combining accent is neither letter nor number nor space
+        "a|\xE2\x80\x8B|b",    // U+200B is no white space
+        "a| |\xC2\x85|b",      // U+0085 is
+        "a| \xEF\xBB\xBF|b",   // U+FEFF is not
+        "\xF0\xB1\x8D\x90z|!", // U+31350, a letter since Unicode 15
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char text[64];
@@ -264,7 +262,8 @@ static void added_tokens_match_longest_first(void **state)
     mm_tokenizer_free(tokenizer);
 }
 
-/* A megabyte without a space takes a fraction of a second; a quadratic merge would take hours. */
+/* A megabyte without a space takes a fraction of a second; a quadratic merge would run into the
+ * time limit of the test. */
 static void long_words_are_not_quadratic(void **state)
 {
     (void)state;
@@ -278,11 +277,8 @@ static void long_words_are_not_quadratic(void **state)
         while (text.length < LENGTH)
             mm_str_add(&text, letters[i]);
         mm_ids ids = {0};
-        const int64_t start = mm_mono_ns();
         assert_ok(
             mm_tokenizer_encode(tokenizer, text.data, text.length, MM_ADDED_PARSE, &ids, &err));
-        assert_true(mm_mono_ns() - start <
-                    20 * (int64_t)1000000000); // generous: sanitizers, busy machines
         mm_str out;
         mm_str_init(&out, 0);
         assert_ok(mm_tokenizer_decode(tokenizer, ids.data, ids.count, false, &out, &err));

@@ -1,0 +1,122 @@
+#!/usr/bin/env python3
+"""Renders generated conversations with jinja2 and with the C renderer, and compares byte for byte.
+
+    check_chat.py TEXT_TOOL SHARED_DATA
+
+Two templates are rendered: the one mmrun writes and, where the shared data is at hand, MiniMind's. Exits 77
+(skipped) without jinja2.
+"""
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+
+try:
+    import jinja2.sandbox
+except ImportError:
+    print("skipped: jinja2 is not installed")
+    sys.exit(77)
+
+CONVERSATIONS = 600
+WORDS = ["", "a", "hello", "\n", "\n\n", "  ", " x", "你好", "<think>", "</think>", "<think>\n", "\n</think>\n\n",
+         "<tool_call>", "<|im_end|>", "\"quoted\"", "back\\slash", "\t", "é", "👍🏽", "<b>&amp;'", "\x01", "\u2028"]
+
+
+def text(rng):
+    return "".join(rng.choice(WORDS) for _ in range(rng.randrange(6)))
+
+
+def number(rng):
+    kind = rng.randrange(7)
+    if kind == 0:
+        return rng.randrange(-10 ** 12, 10 ** 12)
+    if kind == 1:
+        return float(rng.randrange(-1000, 1000))
+    if kind == 2:
+        return rng.random() * 10 ** rng.randrange(-20, 25)
+    if kind == 3:
+        return rng.choice([1e16, 1e15, 9999999999999998.0, 0.0001, 0.00001, 5e-324, 1.7976931348623157e308, -0.0, 0.1])
+    if kind == 4:
+        return round(rng.random() * 1000, rng.randrange(4))
+    return rng.choice([True, False, None])
+
+
+def value(rng, depth=0):
+    kind = rng.randrange(4 if depth < 3 else 2)
+    if kind == 0:
+        return text(rng)
+    if kind == 1:
+        return number(rng)
+    if kind == 2:
+        return [value(rng, depth + 1) for _ in range(rng.randrange(4))]
+    return {text(rng) or "k": value(rng, depth + 1) for _ in range(rng.randrange(4))}
+
+
+def tool_call(rng):
+    arguments = value(rng) if rng.random() < 0.7 else json.dumps(value(rng), ensure_ascii=False)
+    call = {"name": "f" + text(rng), "arguments": arguments}
+    return {"type": "function", "function": call} if rng.random() < 0.4 else call
+
+
+def conversation(rng):
+    messages = []
+    for index in range(1 + rng.randrange(7)):
+        roles = ["user", "assistant", "assistant", "tool", "tool"] + (["system"] * 3 if index == 0 else ["system"])
+        message = {"role": rng.choice(roles), "content": text(rng)}
+        # A system turn in front must hold text: the template joins it without looking.
+        if rng.random() < 0.05 and not (index == 0 and message["role"] == "system"):
+            message["content"] = None
+        if message["role"] == "assistant":
+            if rng.random() < 0.3:
+                message["reasoning_content"] = text(rng)
+            if rng.random() < 0.4:
+                message["tool_calls"] = [tool_call(rng) for _ in range(rng.randrange(3))]
+        messages.append(message)
+    result = {"messages": messages}
+    if rng.random() < 0.3:
+        result["tools"] = [value(rng) for _ in range(rng.randrange(3))]
+    if rng.random() < 0.5:
+        result["add_generation_prompt"] = True
+        if rng.random() < 0.5:
+            result["open_thinking"] = rng.random() < 0.5
+    return result
+
+
+def compile_template(source):
+    # As transformers sets it up.
+    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    environment.filters["tojson"] = lambda item: json.dumps(item, ensure_ascii=False)
+    return environment.from_string(source)
+
+
+def main():
+    tool, shared = sys.argv[1:3]
+    rng = random.Random(3)
+    conversations = [conversation(rng) for _ in range(CONVERSATIONS)]
+    with tempfile.NamedTemporaryFile("w", suffix=".jsonl", encoding="utf-8") as file:
+        # Through JSON and back, so that both sides read the same numbers.
+        lines = [json.dumps(item, ensure_ascii=False) for item in conversations]
+        file.write("\n".join(lines) + "\n")
+        file.flush()
+        output = subprocess.run([tool, "render", file.name], check=True, capture_output=True).stdout
+        ours = [json.loads(line) for line in output.decode().split("\n") if line]
+    assert len(ours) == CONVERSATIONS, len(ours)
+
+    templates = {"mmrun": subprocess.run([tool, "template"], check=True, capture_output=True).stdout.decode()[:-1]}
+    config = os.path.join(shared, "minimind-tokenizer", "tokenizer_config.json")
+    if os.path.exists(config):
+        with open(config, encoding="utf-8") as file:
+            templates["MiniMind"] = json.load(file)["chat_template"]
+    for name, source in templates.items():
+        template = compile_template(source)
+        for line, found in zip(lines, ours):
+            expected = template.render(**json.loads(line))
+            if expected != found:
+                sys.exit(f"{name} template differs on {line}\nexpected {expected!r}\nfound    {found!r}")
+        print(f"{name} template: {CONVERSATIONS} conversations equal")
+
+
+if __name__ == "__main__":
+    main()
