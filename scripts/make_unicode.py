@@ -6,7 +6,7 @@ because a newer letter changes how a text is split and with it the ids. Needs a 
 unicodedata has that version, or the package unicodedata2 of that version.
 
     make_unicode.py           writes the table
-    make_unicode.py --check   exits 1 if the committed table differs
+    make_unicode.py --check   exits 1 if the committed table differs, 77 (skipped) without that version
 """
 import argparse
 import pathlib
@@ -33,9 +33,7 @@ def database():
     except ImportError:
         unicodedata2 = None
     if unicodedata2 is None or unicodedata2.unidata_version != VERSION:
-        found = unicodedata.unidata_version
-        sys.exit(f"make_unicode: needs Unicode {VERSION}, this Python has {found}; "
-                 f"pip install unicodedata2=={VERSION}")
+        return None
     return unicodedata2
 
 
@@ -52,8 +50,7 @@ def numbers(values, form, per_line):
     return "\n".join(lines)
 
 
-def table():
-    data = database()
+def table(data):
     classes = [class_of(data, code) for code in range(0x110000)]
     last = max(code for code in range(0x110000) if classes[code] != OTHER)
     n_blocks = last // BLOCK + 1
@@ -93,7 +90,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--check", action="store_true", help="compare instead of writing")
     options = parser.parse_args()
-    text = table()
+    data = database()
+    if data is None:
+        print(f"make_unicode: needs Unicode {VERSION}, this Python has {unicodedata.unidata_version}; "
+              f"pip install unicodedata2=={VERSION}", file=sys.stderr)
+        sys.exit(77 if options.check else 1)
+    text = table(data)
     if options.check:
         if OUTPUT.read_text() != text:
             sys.exit(f"make_unicode: {OUTPUT} is stale")

@@ -111,7 +111,8 @@ def check_training(name, texts, size):
         found = run("encode", folder, Strings(sample)).splitlines()
         for text, line in zip(sample, found):
             assert loaded.encode(text).ids == [int(number) for number in line.split()], text
-        check_transformers(folder, sample)
+        if size == 6400:
+            check_transformers(folder, sample)
     print(f"training: {name} to {len(ours['model']['vocab'])}, {len(ours['model']['merges'])} merges equal")
 
 

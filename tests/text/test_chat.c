@@ -32,20 +32,19 @@ static void assert_rendered(const mm_message *messages, size_t count, const char
 static void tools_stand_in_the_system_turn(void **state)
 {
     (void)state;
+    static const char expected[] =
+        "<|im_start|>system\nS\n\n"
+        "# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
+        "You are provided with function signatures within <tools></tools> XML tags:\n<tools>\n"
+        "{\"b\": [1, 2.5, 1e+30, true, null], \"a\": \"é\\n\\\"<\"}\n</tools>\n\n"
+        "For each function call, return a json object with function name and arguments within "
+        "<tool_call></tool_call> XML tags:\n<tool_call>\n"
+        "{\"name\": <function-name>, \"arguments\": <args-json-object>}\n</tool_call><|im_end|>\n"
+        "<|im_start|>user\nU<|im_end|>\n";
     const mm_message messages[] = {{.role = "system", .content = "S"},
                                    {.role = "user", .content = "U"}};
-    assert_rendered(
-        messages, 2, "[{\"b\": [1, 2.50, 1e30, true, null], \"a\": \"\\u00e9\\n\\\"<\"}]",
-        "<|im_start|>system\nS\n\n# Tools\n\nYou may call one or more functions to assist with the "
-        "user "
-        "query.\n\nYou are provided with function signatures within <tools></tools> XML "
-        "tags:\n<tools>\n"
-        "{\"b\": [1, 2.5, 1e+30, true, null], \"a\": \"é\\n\\\"<\"}\n</tools>\n\nFor each function "
-        "call, "
-        "return a json object with function name and arguments within <tool_call></tool_call> XML "
-        "tags:\n"
-        "<tool_call>\n{\"name\": <function-name>, \"arguments\": <args-json-object>}\n</tool_call>"
-        "<|im_end|>\n<|im_start|>user\nU<|im_end|>\n");
+    const char *tools = "[{\"b\": [1, 2.50, 1e30, true, null], \"a\": \"\\u00e9\\n\\\"<\"}]";
+    assert_rendered(messages, 2, tools, expected);
     assert_rendered(messages, 2, "[]",
                     "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nU<|im_end|>\n");
 }
@@ -85,12 +84,13 @@ static void tool_results_of_a_run_share_a_turn(void **state)
                                    {.role = "user", .content = "U"},
                                    {.role = "tool", .content = "3"},
                                    {.role = "system", .content = "S"}};
-    assert_rendered(
-        messages, 5, NULL,
-        "<|im_start|>user\n<tool_response>\n1\n</tool_response>\n<tool_response>\n2\n</"
-        "tool_response>"
-        "<|im_end|>\n<|im_start|>user\nU<|im_end|>\n<|im_start|>user\n<tool_response>\n3\n"
-        "</tool_response><|im_end|>\n<|im_start|>system\nS<|im_end|>\n");
+    static const char expected[] =
+        "<|im_start|>user\n<tool_response>\n1\n</tool_response>\n"
+        "<tool_response>\n2\n</tool_response><|im_end|>\n"
+        "<|im_start|>user\nU<|im_end|>\n"
+        "<|im_start|>user\n<tool_response>\n3\n</tool_response><|im_end|>\n"
+        "<|im_start|>system\nS<|im_end|>\n";
+    assert_rendered(messages, 5, NULL, expected);
 }
 
 static size_t count_id(const mm_ids *ids, const char *token)

@@ -343,7 +343,7 @@ static void what_was_loaded_comes_back_byte_for_byte(void **state)
     if (!tokenizer) skip();
     static const char *const names[] = {"tokenizer.json", "tokenizer_config.json"};
     mm_err err;
-    char folder[] = "/tmp/mmrun-text-XXXXXX";
+    char folder[] = "text-format-XXXXXX";
     assert_non_null(mkdtemp(folder));
     assert_ok(mm_tokenizer_save(tokenizer, folder, &err));
     mm_tokenizer *again;
@@ -374,7 +374,7 @@ static void a_trained_tokenizer_is_written_in_full(void **state)
 {
     (void)state;
     mm_err err;
-    char folder[] = "/tmp/mmrun-text-XXXXXX";
+    char folder[] = "text-format-XXXXXX";
     assert_non_null(mkdtemp(folder));
     mm_tokenizer *tokenizer = fixture_tokenizer(VOCAB);
     mm_tokenizer *again;
