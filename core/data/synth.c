@@ -23,12 +23,12 @@ static void add_quoted(mm_str *out, const mm_str *text)
     mm_json_add_string(out, mm_str_text(text), text->length);
 }
 
-// Sums, comparisons and counting in one row.
+// Sums, comparisons and counting in one row, one to a line.
 static void add_arithmetic(mm_synth *synth, mm_str *out)
 {
     const int count = 3 + mm_synth_below(synth, 5);
     for (int i = 0; i < count; i++) {
-        if (i > 0) mm_str_add_char(out, synth->language == MM_ZH ? '\n' : ' ');
+        if (i > 0) mm_str_add_char(out, '\n');
         if (mm_synth_chance(synth, 15)) {
             mm_counting_state(synth, out);
             continue;
