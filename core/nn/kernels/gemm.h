@@ -23,8 +23,8 @@ enum {
 #endif
     GEMM_NR = 2 * VL,
     GEMM_KC = 256,
-    GEMM_MC = 192, /* a multiple of every GEMM_MR */
-    GEMM_NC = 512  /* a multiple of every GEMM_NR */
+    GEMM_MC = 384, /* 4 times a multiple of every GEMM_MR */
+    GEMM_NC = 512  /* 4 times a multiple of every GEMM_NR */
 };
 
 /* A view of `real`s, see mm_matrix. */
@@ -39,7 +39,7 @@ static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /* Elements of a packed B (k,n), and of the A scratch of gemm_packed. */
 static inline int64_t packed_b_count(int64_t k, int64_t n) { return k * round_up(n, GEMM_NR); }
-enum { PACKED_A_COUNT = GEMM_MC * GEMM_KC };
+enum { PACKED_A_COUNT = GEMM_MC * GEMM_KC + VL, PACKED_B_COUNT = GEMM_NC * GEMM_KC };
 
 /* B (k,n) in blocks of GEMM_KC rows, each cut into panels of GEMM_NR columns, padded with zeros. */
 typedef struct packed_b {

@@ -7,7 +7,7 @@
 #include "core/nn/kernels/ops.h"
 
 enum {
-    HEAD_ROWS = 2 * GEMM_MC,
+    HEAD_ROWS = GEMM_MC,
     CE_ROWS = 8 // rows of one work item of the softmax
 };
 
