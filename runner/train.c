@@ -25,7 +25,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { PLAIN_LINES = 50 };
+enum { PLAIN_LINES = 20 };
 
 // Where a run stands; everything a checkpoint has to remember besides the arrays.
 typedef struct place {
