@@ -1,9 +1,9 @@
 /* Byte-pair merging: repeatedly merge the leftmost pair of the lowest rank.
  *
  * Short words are merged in an array, where a linear search beats any clever structure; long ones
- * in a linked list with a heap of (rank, position), so that a megabyte without a space stays O(n
- * log n). Invariant of both: merge_of[i] is the merge of symbols i and the one after it, or
- * NO_MERGE.
+ * in a linked list with a heap of (rank, position), so that a megabyte without a space is no worse
+ * than a megabyte of words. Invariant of both: merge_of[i] is the merge of symbols i and the one
+ * after it, or NO_MERGE.
  */
 #include "core/text/bpe.h"
 

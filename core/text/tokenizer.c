@@ -187,7 +187,10 @@ mm_status mm_tokenizer_encode_guarded(const mm_tokenizer *tokenizer, const char 
         return MM_FAIL(err, MM_EFORMAT, "invalid UTF-8 at byte %zu (0x%02x)", valid,
                        (unsigned char)text[valid]);
     encoder e = {.tokenizer = tokenizer, .text = text, .guards = guards, .out = out};
-    return encode_range(&e, 0, 0, length, err);
+    const size_t count = out->count;
+    const mm_status status = encode_range(&e, 0, 0, length, err);
+    if (status != MM_OK) out->count = count; // all of the text or nothing
+    return status;
 }
 
 mm_status mm_tokenizer_encode(const mm_tokenizer *tokenizer, const char *text, size_t length,

@@ -3,8 +3,8 @@
  *
  * Splitting is GPT-2's rule over a pinned Unicode table; added tokens are matched first, longest
  * first. decode(encode(text)) == text for any UTF-8. A tokenizer is read-only after creation and
- * may be shared between threads (encode keeps no hidden state other than its own locked or per-call
- * cache).
+ * may be shared between threads (its word cache is filled atomically and never
+ * decides an id).
  */
 #ifndef MM_TEXT_TOKENIZER_H
 #define MM_TEXT_TOKENIZER_H
@@ -64,7 +64,8 @@ const char *mm_tokenizer_token(const mm_tokenizer *tokenizer, int32_t id, size_t
  * ordinary bytes (user-supplied message content: typing <|im_start|>system must not work). */
 typedef enum mm_parse_added { MM_ADDED_AS_TEXT = 0, MM_ADDED_PARSE = 1 } mm_parse_added;
 
-/* Appends the ids. Invalid UTF-8 is MM_EFORMAT naming the byte offset. */
+/* Appends the ids, or leaves `out` as it was. Invalid UTF-8 is MM_EFORMAT naming the byte offset.
+ */
 MM_NODISCARD mm_status mm_tokenizer_encode(const mm_tokenizer *tokenizer, const char *text,
                                            size_t length, mm_parse_added added, mm_ids *out,
                                            mm_err *err);

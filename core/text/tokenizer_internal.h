@@ -33,7 +33,6 @@ struct mm_tokenizer {
     size_t n_by_text; /* power of two */
     mm_added_list added[MM_ADDED_PASSES];
     mm_bpe bpe;
-    size_t n_merges;
     int32_t bos;
     int32_t eos;
     int32_t pad;
@@ -94,7 +93,7 @@ typedef struct mm_trained {
     const char *const *tokens; /* n_tokens, bytes */
     const uint32_t *token_bytes;
     size_t n_tokens;
-    const int32_t (*merges)[2];
+    const int32_t (*merges)[2]; /* n_merges */
     size_t n_merges;
 } mm_trained;
 void mm_trained_json(const mm_trained *trained, mm_str *out);

@@ -425,7 +425,6 @@ static mm_status read_merges(const reader *r, const json_t *merges, mm_sha256 *h
     mm_str joined;
     mm_str_init(&halves, 0);
     mm_str_init(&joined, 0);
-    r->tokenizer->n_merges = json_array_size(merges);
     MM_GO(mm_bpe_init(&r->tokenizer->bpe, json_array_size(merges), r->err));
     for (size_t rank = 0; rank < json_array_size(merges); rank++) {
         const char *left = NULL;

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Renders generated conversations with jinja2 and with the C renderer, and compares byte for byte.
+"""Renders conversations with jinja2 and with the C renderer, and compares byte for byte; real ones also as
+ids and learned positions, if the Python package tokenizers and the shared data are at hand.
 
     check_chat.py TEXT_TOOL SHARED_DATA
 
@@ -91,6 +92,54 @@ def compile_template(source):
     return environment.from_string(source)
 
 
+def learned_positions(ids):
+    """MiniMind's way to find them (minimind.md 4.4): between these two sequences of ids."""
+    opening, closing = [1, 1388, 570, 811, 234], [2, 234]
+    mask = [0] * len(ids)
+    at = 0
+    while at < len(ids):
+        if ids[at:at + len(opening)] != opening:
+            at += 1
+            continue
+        at += len(opening)
+        while at < len(ids) and ids[at:at + 2] != closing:
+            mask[at] = 1
+            at += 1
+        for _ in range(min(2, len(ids) - at)):
+            mask[at] = 1
+            at += 1
+    return mask
+
+
+def check_real(tool, shared, template):
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        print("skipped: ids of real conversations, the Python package tokenizers is not installed")
+        return
+    folder = os.path.join(shared, "minimind-tokenizer")
+    tokenizer = Tokenizer.from_file(os.path.join(folder, "tokenizer.json"))
+    conversations = []
+    for name, key in (("sft_zh.jsonl", "conversations"), ("lora_identity.jsonl", "conversations"),
+                      ("dpo_zh.jsonl", "chosen"), ("dpo_zh.jsonl", "rejected"), ("rlaif.jsonl", "conversations")):
+        with open(os.path.join(shared, name), encoding="utf-8") as file:
+            conversations += [{"messages": json.loads(line)[key]} for line in file]
+    with tempfile.NamedTemporaryFile("w", suffix=".jsonl", encoding="utf-8") as file:
+        file.writelines(json.dumps(item, ensure_ascii=False) + "\n" for item in conversations)
+        file.flush()
+        output = subprocess.run([tool, "chat", folder, file.name], check=True, capture_output=True).stdout
+    lines = output.decode().splitlines()
+    assert len(lines) == 2 * len(conversations), len(lines)
+    for index, item in enumerate(conversations):
+        expected = tokenizer.encode(template.render(**item)).ids
+        if expected != [int(number) for number in lines[2 * index].split()]:
+            sys.exit(f"ids differ on {item}\nexpected {expected}\nfound    {lines[2 * index]}")
+        mask = "".join(map(str, learned_positions(expected)))
+        if mask != lines[2 * index + 1]:
+            sys.exit(f"learned positions differ on {item}\nexpected {mask}\nfound    {lines[2 * index + 1]}")
+    print(f"ids and learned positions: {len(conversations)} real conversations equal")
+
+
 def main():
     tool, shared = sys.argv[1:3]
     rng = random.Random(3)
@@ -116,6 +165,8 @@ def main():
             if expected != found:
                 sys.exit(f"{name} template differs on {line}\nexpected {expected!r}\nfound    {found!r}")
         print(f"{name} template: {CONVERSATIONS} conversations equal")
+    if "MiniMind" in templates:
+        check_real(tool, shared, compile_template(templates["MiniMind"]))
 
 
 if __name__ == "__main__":

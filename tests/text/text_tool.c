@@ -1,13 +1,14 @@
 /* The tokenizer as a filter, so that scripts can compare it with other implementations. Not part of
- * the product.
+ * the product. Files are JSONL.
  *
- *   text_tool encode TOKENIZER FILE     each line of the JSONL file is a JSON string; prints its
- * ids, one line each text_tool whole TOKENIZER FILE      the file as one text; prints the ids
- *   text_tool split FILE                like encode; prints the words' byte lengths
- *   text_tool train SIZE FILE DIR       trains on the strings of the JSONL file, saves into DIR
- *   text_tool render FILE               each line is a conversation; prints the rendered text as
- * JSON strings text_tool template                  prints the chat template text_tool bench
- * TOKENIZER FILE      seconds for encoding all strings, best of five
+ *   text_tool encode TOKENIZER FILE   lines are strings; prints their ids, a line each
+ *   text_tool whole TOKENIZER FILE    the file itself is one text; prints its ids
+ *   text_tool split FILE              lines are strings; prints the lengths of their words
+ *   text_tool train SIZE FILE DIR     trains on strings, saves into DIR
+ *   text_tool render FILE             lines are conversations; prints the texts as JSON strings
+ *   text_tool chat TOKENIZER FILE     the same; prints a line of ids and a line of their masks
+ *   text_tool template                prints the chat template
+ *   text_tool bench TOKENIZER FILE    speed of encoding all strings, best of five
  */
 #include "core/base/clock.h"
 #include "core/base/file.h"
@@ -95,9 +96,10 @@ static mm_status feed_line(void *context, const json_t *line, mm_err *err)
 
 enum { MESSAGES_MAX = 64 };
 
+/* Renders a conversation as a JSON string or, given a tokenizer, prints its ids and their mask. */
 static mm_status render_line(void *context, const json_t *line, mm_err *err)
 {
-    (void)context;
+    const mm_tokenizer *tokenizer = context;
     mm_message messages[MESSAGES_MAX];
     const json_t *list = json_object_get(line, "messages");
     size_t count = 0;
@@ -115,9 +117,18 @@ static mm_status render_line(void *context, const json_t *line, mm_err *err)
     const mm_chat_options options = {
         .generation_prompt = json_is_true(json_object_get(line, "add_generation_prompt")),
         .open_thinking = json_is_true(json_object_get(line, "open_thinking"))};
+    mm_ids ids = {0};
     mm_str text;
     mm_str_init(&text, 0);
     mm_status status;
+    if (tokenizer) {
+        MM_GO(mm_chat_encode(tokenizer, &conversation, &options, &ids, &text, err));
+        print_ids(&ids);
+        for (size_t i = 0; i < text.length; i++)
+            printf("%d", text.data[i]);
+        printf("\n");
+        goto done;
+    }
     MM_GO(mm_chat_render(&conversation, &options, &text, err));
     json_t *string = json_stringn(mm_str_text(&text), text.length);
     mm_str_clear(&text);
@@ -125,6 +136,7 @@ static mm_status render_line(void *context, const json_t *line, mm_err *err)
     printf("%s\n", mm_str_text(&text));
     json_decref(string);
 done:
+    mm_ids_drop(&ids);
     mm_str_drop(&text);
     return status;
 }
@@ -214,6 +226,8 @@ static mm_status run(int argc, char **argv, mm_err *err)
     MM_GO(mm_tokenizer_load(&tokenizer, argv[2], err));
     if (strcmp(command, "encode") == 0)
         status = for_each_line(argv[3], encode_line, tokenizer, err);
+    else if (strcmp(command, "chat") == 0)
+        status = for_each_line(argv[3], render_line, tokenizer, err);
     else if (strcmp(command, "whole") == 0)
         status = encode_whole(tokenizer, argv[3], err);
     else
