@@ -29,7 +29,7 @@ const mm_option mm_global_options[] = {
      .type = MM_OPTION_CHOICE,
      .value = "WHEN",
      .choices = "auto,always,never",
-     .help = "colour; auto honours NO_COLOR and TERM"},
+     .help = "colour (auto honours NO_COLOR and TERM)"},
     {.name = "version", .aliases = "V", .help = "print the version"},
     {.name = "help", .aliases = "h", .help = "help on a command"},
     {0},

@@ -275,7 +275,8 @@ static void print_verdict(const mm_context *context, const entry *entries, size_
     mm_out_color(context, MM_COLOR_NONE);
     const double gap = v->values[second] - v->values[v->best];
     mm_out(": %s %s, %.2g below %s", v->metric, best, gap, entries[second].run.name);
-    mm_out(" (one run each: differences of this size may be chance)\n");
+    mm_out(".\n  Another seed may change the order; `mmrun sweep --seed 1,2,3 ...` shows by how "
+           "much.\n");
 }
 
 static void print_json(const grid *g, const entry *entries, const verdict *v)

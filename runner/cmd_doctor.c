@@ -6,6 +6,7 @@
 #include "core/nn/pool.h"
 #include "runner/commands.h"
 #include "runner/environment.h"
+#include "runner/help.h"
 
 #include <openssl/crypto.h>
 #include <zstd.h>
@@ -139,9 +140,8 @@ static void check_machine(checks *all, const facts *f)
     c = add(all, GROUP, "kernels", "%s", mm_engine_isa());
     if (getenv("MMRUN_ISA"))
         judge(c, NOTE, "MMRUN_ISA=%s chooses them; unset it for the fastest", getenv("MMRUN_ISA"));
-    char peak[MM_NUMBER_BYTES];
-    mm_count_text(mm_engine_probe_flops(threads, PROBE_MS), peak);
-    add(all, GROUP, "fp32 peak", "%sFLOP/s measured with %d threads", peak, (int)threads);
+    add(all, GROUP, "fp32 peak", "%.1f GFLOP/s, measured with %d thread%s",
+        mm_engine_probe_flops(threads, PROBE_MS) * 1e-9, (int)threads, threads == 1 ? "" : "s");
     add(all, GROUP, "device", "cpu");
 }
 
@@ -314,7 +314,7 @@ static void print_text(const mm_context *context, const checks *all)
         mm_out(" %-12s %s\n", c->name, c->value);
         if (c->fix[0]) {
             mm_out_color(context, MM_COLOR_DIM);
-            mm_out("%*s%s\n", context->utf8_out ? 17 : 18, "", c->fix);
+            mm_out_wrapped(context, c->fix, context->utf8_out ? 17 : 18, 0);
             mm_out_color(context, MM_COLOR_NONE);
         }
     }

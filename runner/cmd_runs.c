@@ -78,9 +78,8 @@ static void print_json(const mm_run_info *runs, size_t count)
     json_t *list = json_array();
     for (size_t i = 0; i < count; i++)
         json_array_append_new(list, mm_json_of_run(&runs[i]));
-    json_t *object = json_pack("{s:o}", "runs", list);
-    mm_out_json(object);
-    json_decref(object);
+    mm_out_json(list);
+    json_decref(list);
 }
 
 mm_status mm_cmd_runs(const mm_context *context, const mm_args *args, mm_err *err)

@@ -16,7 +16,13 @@ const mm_option mm_show_options[] = {
     {0},
 };
 
-enum { SPARK_BUCKETS = 48, LAST_EVENTS = 8, LAST_GENERATIONS = 4, TEXT_COLUMNS = 72 };
+enum {
+    SPARK_BUCKETS = 48,
+    LAST_EVENTS = 8,
+    LAST_GENERATIONS = 4,
+    TEXT_COLUMNS = 72,
+    VALUE_COLUMNS = 28
+};
 
 typedef struct record {
     mm_arena arena;
@@ -273,6 +279,14 @@ static void print_summary(const mm_context *context, const record *r)
     }
 }
 
+/* Hashes and prompts are cut: they would push the origin out of sight. --json has them whole. */
+static void add_value(mm_table *table, const char *value)
+{
+    const size_t length = strlen(value);
+    const size_t bytes = mm_text_fit(value, length, VALUE_COLUMNS);
+    mm_table_cell(table, "%.*s%s", (int)bytes, value, bytes < length ? "..." : "");
+}
+
 static mm_status print_config(const mm_context *context, const record *r, mm_err *err)
 {
     static const char *const HEADERS[] = {"NAME", "VALUE", "ORIGIN"};
@@ -282,13 +296,30 @@ static mm_status print_config(const mm_context *context, const record *r, mm_err
     for (size_t i = 0; i < r->n_params; i++) {
         const mm_param *p = &r->params[i];
         mm_table_cell(table, "%s", p->name);
-        mm_table_cell(table, "%s", p->value ? p->value : "");
+        add_value(table, p->value ? p->value : "");
         if (!p->is_default) mm_table_color(table, MM_COLOR_BOLD);
         mm_table_cell(table, "%s", p->origin ? p->origin : "");
         mm_table_color(table, MM_COLOR_DIM);
     }
     mm_table_print(table, context);
     return MM_OK;
+}
+
+static bool ends_with(const char *text, const char *end)
+{
+    const size_t length = strlen(text);
+    return length >= strlen(end) && strcmp(text + length - strlen(end), end) == 0;
+}
+
+/* The unit is the end of a metric's name. */
+static void metric_text(const char *name, double value, char out[MM_NUMBER_BYTES])
+{
+    if (ends_with(name, "_bytes"))
+        mm_bytes_text(value, out);
+    else if (ends_with(name, "tokens") || ends_with(name, "tokens_per_s"))
+        mm_count_text(value, out);
+    else
+        mm_real_text(value, out);
 }
 
 static mm_status print_metrics(const mm_context *context, const record *r, mm_err *err)
@@ -306,12 +337,12 @@ static mm_status print_metrics(const mm_context *context, const record *r, mm_er
         const mm_series_info *s = &r->series[i];
         char number[MM_NUMBER_BYTES];
         mm_table_cell(table, "%s", s->name);
-        mm_real_text(s->last, number);
+        metric_text(s->name, s->last, number);
         mm_table_cell(table, "%s", number);
-        mm_real_text(s->min, number);
+        metric_text(s->name, s->min, number);
         mm_table_cell(table, "%s", number);
         mm_table_cell(table, "%lld", (long long)s->min_step);
-        mm_real_text(s->max, number);
+        metric_text(s->name, s->max, number);
         mm_table_cell(table, "%s", number);
         mm_table_cell(table, "%lld", (long long)s->max_step);
         mm_table_cell(table, "%lld", (long long)s->n);
@@ -399,8 +430,14 @@ static void print_generations(const mm_context *context, const record *r, bool i
 {
     if (r->n_generations == 0) return;
     heading(context, "Samples");
-    size_t first = 0;
-    if (!is_all && r->n_generations > LAST_GENERATIONS) first = r->n_generations - LAST_GENERATIONS;
+    // The latest answers: those of the last step that has any.
+    const int64_t last = r->generations[r->n_generations - 1].step;
+    size_t first = r->n_generations;
+    while (first > 0 && r->generations[first - 1].step == last)
+        first--;
+    if (is_all) first = 0;
+    if (r->n_generations - first > LAST_GENERATIONS && !is_all)
+        first = r->n_generations - LAST_GENERATIONS;
     if (first > 0) mm_out("  (%zu earlier ones: --all)\n", first);
     for (size_t i = first; i < r->n_generations; i++) {
         const mm_generation_row *g = &r->generations[i];

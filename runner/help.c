@@ -9,9 +9,7 @@
 
 enum { LEFT_MAX = 30, WIDTH_MAX = 100 };
 
-/* Text wrapped at blanks after a left column that ends at `left`; the first line is already there
- * up to `at`. Line breaks of the text stay. */
-static void out_wrapped(const mm_context *context, const char *text, int left, int at)
+void mm_out_wrapped(const mm_context *context, const char *text, int left, int at)
 {
     int width = context->columns > 0 ? context->columns : 80;
     if (width > WIDTH_MAX) width = WIDTH_MAX;
@@ -107,7 +105,7 @@ static void out_option(const mm_context *context, const mm_option *option)
         mm_out("\n");
         at = 0;
     }
-    out_wrapped(context, mm_str_text(&right), LEFT_MAX, at);
+    mm_out_wrapped(context, mm_str_text(&right), LEFT_MAX, at);
     mm_str_drop(&right);
     mm_str_drop(&left);
 }
@@ -142,10 +140,10 @@ void mm_help_command(const mm_context *context, const mm_command *command)
     const size_t n = mm_command_tables(command, tables);
     mm_out("usage: mmrun %s%s%s%s\n\n", command->name, command->usage ? " " : "",
            command->usage ? command->usage : "", n > 0 ? " [options]" : "");
-    out_wrapped(context, command->summary, 0, 0);
+    mm_out_wrapped(context, command->summary, 0, 0);
     if (command->details) {
         mm_out("\n");
-        out_wrapped(context, command->details, 0, 0);
+        mm_out_wrapped(context, command->details, 0, 0);
     }
     for (size_t t = 0; t < n; t++)
         for (size_t i = 0; tables[t][i].name; i++) {
@@ -163,7 +161,7 @@ static void out_command_line(const mm_context *context, const mm_command *comman
     mm_out_color(context, MM_COLOR_CYAN);
     mm_out("%s", command->name);
     mm_out_color(context, MM_COLOR_NONE);
-    out_wrapped(context, command->summary, left, 2 + (int)strlen(command->name));
+    mm_out_wrapped(context, command->summary, left, 2 + (int)strlen(command->name));
 }
 
 void mm_help_family(const mm_context *context, const char *family)
@@ -179,10 +177,10 @@ void mm_help_family(const mm_context *context, const char *family)
 void mm_help_all(const mm_context *context)
 {
     mm_out("usage: mmrun [--db PATH] COMMAND [options] [arguments]\n\n");
-    out_wrapped(context,
-                "Trains small language models from scratch and keeps every run - curves, "
-                "checkpoints, samples - in one SQLite file.",
-                0, 0);
+    mm_out_wrapped(context,
+                   "Trains small language models from scratch and keeps every run - curves, "
+                   "checkpoints, samples - in one SQLite file.",
+                   0, 0);
     const char *group = NULL;
     for (const mm_command *command = mm_commands; command->name; command++) {
         if (!group || strcmp(group, command->group) != 0) out_heading(context, command->group);
@@ -212,7 +210,7 @@ void mm_help_overview(const mm_context *context)
         mm_out_color(context, i == 0 ? MM_COLOR_GREEN : MM_COLOR_CYAN);
         mm_out("%s", LINES[i][0]);
         mm_out_color(context, MM_COLOR_NONE);
-        out_wrapped(context, LINES[i][1], 31, 2 + (int)strlen(LINES[i][0]));
+        mm_out_wrapped(context, LINES[i][1], 31, 2 + (int)strlen(LINES[i][0]));
     }
     mm_out("\nEverything is kept in %s", context->db_path);
     mm_out(" (--db PATH or $MMRUN_DB chooses another file).\n");

@@ -13,4 +13,8 @@ void mm_help_family(const mm_context *context, const char *family);
 /* `mmrun help pretrain`: usage, details, options by group. */
 void mm_help_command(const mm_context *context, const mm_command *command);
 
+/* Text on stdout, wrapped at blanks in a column that begins at `left`; `at` columns of the first
+ * line are already filled. Line breaks of the text stay. Ends with a newline. */
+void mm_out_wrapped(const mm_context *context, const char *text, int left, int at);
+
 #endif

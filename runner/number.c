@@ -53,10 +53,20 @@ void mm_bytes_text(double bytes, char out[MM_NUMBER_BYTES])
 
 void mm_real_text(double value, char out[MM_NUMBER_BYTES])
 {
+    const double size = fabs(value);
     if (isnan(value))
         snprintf(out, MM_NUMBER_BYTES, "-");
     else if (isinf(value))
         snprintf(out, MM_NUMBER_BYTES, value > 0 ? "inf" : "-inf");
-    else
+    else if (size >= 999.95 && size < 1e6)
+        snprintf(out, MM_NUMBER_BYTES, "%.0f", value);
+    else if (size < 0.0009 || size >= 1e6)
         snprintf(out, MM_NUMBER_BYTES, "%.4g", value);
+    else // trailing zeros stay, so that a column of losses lines up at the point
+        snprintf(out, MM_NUMBER_BYTES, "%.*f",
+                 size < 0.99995  ? 4
+                 : size < 9.9995 ? 3
+                 : size < 99.995 ? 2
+                                 : 1,
+                 value);
 }
