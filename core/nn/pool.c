@@ -1,8 +1,11 @@
 /* Worker threads: they spin briefly for the next job, then sleep.
  *
- * One job at a time. The job's fields are written before `generation` rises (release) and read
- * after it was seen to rise (acquire); every worker reports back once per job, so that the fields
- * are never rewritten under a late worker. Items are claimed from one counter.
+ * One job at a time. `ticket` holds the number of the job and how many of its items nobody has
+ * claimed yet; an item is claimed by taking one off. The caller waits for the items, not for the
+ * workers: one that the system keeps from running claims nothing and holds nobody up.
+ *
+ * The subtle rule: a job's fields are read only after one of its items was claimed. They cannot be
+ * rewritten then, because the caller starts the next job only when every item is done.
  */
 #include "core/nn/pool.h"
 
@@ -30,11 +33,11 @@ typedef struct worker {
 
 struct mm_pool {
     int32_t n_threads;
-    int32_t n_started; // workers[1..n_started] run; the caller is thread 0
-    atomic_uint generation;
-    atomic_int working; // workers that have not reported back
+    int32_t n_started;           // workers[1..n_started] run; the caller is thread 0
+    atomic_uint_fast64_t ticket; // job number << 32 | items not yet claimed
+    atomic_int_fast64_t done;    // items of the job that are finished
+    atomic_int sleeping;         // workers that need a signal to see a new job
     atomic_bool stop;
-    atomic_int_fast64_t next;
     int64_t n_items;
     mm_pool_fn fn;
     void *context;
@@ -53,29 +56,47 @@ static void relax(void)
 #endif
 }
 
+static uint32_t job_of(uint64_t ticket) { return (uint32_t)(ticket >> 32); }
+
 static void claim_items(mm_pool *pool, int32_t thread)
 {
+    uint64_t ticket = atomic_load_explicit(&pool->ticket, memory_order_acquire);
     for (;;) {
-        const int64_t item = atomic_fetch_add_explicit(&pool->next, 1, memory_order_relaxed);
-        if (item >= pool->n_items) return;
-        pool->fn(pool->context, item, thread);
+        const uint32_t unclaimed = (uint32_t)ticket;
+        if (unclaimed == 0) return;
+        if (!atomic_compare_exchange_weak_explicit(&pool->ticket, &ticket, ticket - 1,
+                                                   memory_order_acq_rel, memory_order_acquire))
+            continue;
+        const int64_t n = pool->n_items;
+        pool->fn(pool->context, n - unclaimed, thread);
+        if (atomic_fetch_add_explicit(&pool->done, 1, memory_order_acq_rel) == n - 1 &&
+            thread != 0) {
+            pthread_mutex_lock(&pool->mutex);
+            pthread_cond_signal(&pool->job_done);
+            pthread_mutex_unlock(&pool->mutex);
+        }
+        ticket = atomic_load_explicit(&pool->ticket, memory_order_acquire);
     }
 }
 
-// Returns once `generation` differs from `seen`.
-static unsigned await_job(mm_pool *pool, unsigned seen)
+// Returns the number of a job other than `seen`.
+static uint32_t await_job(mm_pool *pool, uint32_t seen)
 {
     for (int i = 0; i < SPINS; i++) {
-        const unsigned now = atomic_load_explicit(&pool->generation, memory_order_acquire);
+        const uint32_t now = job_of(atomic_load_explicit(&pool->ticket, memory_order_acquire));
         if (now != seen) return now;
         relax();
     }
+    // Sequential consistency here and in announce(): either the caller sees the sleeper, or the
+    // sleeper sees the job.
     pthread_mutex_lock(&pool->mutex);
-    unsigned now = atomic_load_explicit(&pool->generation, memory_order_acquire);
+    atomic_fetch_add(&pool->sleeping, 1);
+    uint32_t now = job_of(atomic_load(&pool->ticket));
     while (now == seen) {
         pthread_cond_wait(&pool->job_ready, &pool->mutex);
-        now = atomic_load_explicit(&pool->generation, memory_order_acquire);
+        now = job_of(atomic_load(&pool->ticket));
     }
+    atomic_fetch_sub(&pool->sleeping, 1);
     pthread_mutex_unlock(&pool->mutex);
     return now;
 }
@@ -84,23 +105,21 @@ static void *worker_main(void *context)
 {
     const worker *self = context;
     mm_pool *pool = self->pool;
-    unsigned seen = 0;
+    uint32_t seen = 0;
     for (;;) {
         seen = await_job(pool, seen);
         if (atomic_load_explicit(&pool->stop, memory_order_relaxed)) return NULL;
         claim_items(pool, self->index);
-        if (atomic_fetch_sub_explicit(&pool->working, 1, memory_order_acq_rel) == 1) {
-            pthread_mutex_lock(&pool->mutex);
-            pthread_cond_signal(&pool->job_done);
-            pthread_mutex_unlock(&pool->mutex);
-        }
     }
 }
 
-static void announce(mm_pool *pool)
+// Publishes the next job; its fields are in place.
+static void announce(mm_pool *pool, uint32_t n_items)
 {
+    const uint32_t job = job_of(atomic_load_explicit(&pool->ticket, memory_order_relaxed)) + 1;
+    atomic_store(&pool->ticket, (uint64_t)job << 32 | n_items);
+    if (atomic_load(&pool->sleeping) == 0) return;
     pthread_mutex_lock(&pool->mutex);
-    atomic_fetch_add_explicit(&pool->generation, 1, memory_order_release);
     pthread_cond_broadcast(&pool->job_ready);
     pthread_mutex_unlock(&pool->mutex);
 }
@@ -137,7 +156,7 @@ void mm_pool_free(mm_pool *pool)
 {
     if (!pool) return;
     atomic_store_explicit(&pool->stop, true, memory_order_relaxed);
-    announce(pool);
+    announce(pool, 0);
     for (int32_t i = 1; i <= pool->n_started; i++)
         pthread_join(pool->workers[i].thread, NULL);
     pthread_cond_destroy(&pool->job_done);
@@ -155,19 +174,19 @@ void mm_pool_run(mm_pool *pool, int64_t n, mm_pool_fn fn, void *context)
             fn(context, item, 0);
         return;
     }
+    MM_ASSERT(n <= UINT32_MAX);
     pool->n_items = n;
     pool->fn = fn;
     pool->context = context;
-    atomic_store_explicit(&pool->next, 0, memory_order_relaxed);
-    atomic_store_explicit(&pool->working, pool->n_started, memory_order_relaxed);
-    announce(pool);
+    atomic_store_explicit(&pool->done, 0, memory_order_relaxed);
+    announce(pool, (uint32_t)n);
     claim_items(pool, 0);
     for (int i = 0; i < SPINS; i++) {
-        if (atomic_load_explicit(&pool->working, memory_order_acquire) == 0) return;
+        if (atomic_load_explicit(&pool->done, memory_order_acquire) == n) return;
         relax();
     }
     pthread_mutex_lock(&pool->mutex);
-    while (atomic_load_explicit(&pool->working, memory_order_acquire) != 0)
+    while (atomic_load_explicit(&pool->done, memory_order_acquire) != n)
         pthread_cond_wait(&pool->job_done, &pool->mutex);
     pthread_mutex_unlock(&pool->mutex);
 }
