@@ -18,7 +18,7 @@ enum {
     MM_REPORT_POINTS = 18000,    /* buckets of all coloured curves together, about */
     MM_REPORT_CHARTS_MAX = 24,
     MM_REPORT_PROMPTS_MAX = 16,
-    MM_REPORT_ANSWER_STEPS_MAX = 6, /* per prompt: the first, the last, evenly between */
+    MM_REPORT_ANSWER_STEPS_MAX = 4, /* per prompt: the first, the last, evenly between */
     MM_REPORT_ANSWER_BYTES = 2000,
     MM_REPORT_EVENTS_MAX = 200,
     MM_REPORT_LINEAGE_MAX = 24

@@ -85,7 +85,7 @@ void mm_scale_fit(mm_scale *scale, double *values, size_t count, double log_rati
     qsort(values, n, sizeof *values, by_value);
     const double p02 = values[(n - 1) * 2 / 100];
     const double p98 = values[(n - 1) * 98 / 100];
-    const double reach = 1.5 * (p98 - p02);
+    const double reach = 0.6 * (p98 - p02);
     double low = values[0];
     double high = values[n - 1];
     if (low > 0 && log_ratio > 0 && p98 / p02 > log_ratio) {

@@ -29,7 +29,7 @@ size_t mm_ticks_linear(double low, double high, size_t wanted, double ticks[MM_T
 size_t mm_ticks_log(double low, double high, double ticks[MM_TICKS_MAX]);
 
 /* The range to draw for these values (finite ones count; the array is sorted in place), so that one
- * spike does not flatten the rest: values further than 1.5 times the middle 96 % beyond it are cut
+ * spike does not flatten the rest: values further than 0.6 times the middle 96 % beyond it are cut
  * off. Padded, and extended to zero when zero is near. Sets low, high and, when the values span
  * more than `log_ratio` (0: never) and are positive, is_log. Without values: 0 to 1. */
 void mm_scale_fit(mm_scale *scale, double *values, size_t count, double log_ratio);

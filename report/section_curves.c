@@ -473,7 +473,13 @@ static mm_status write_all(curve_sheet *drawing, mm_err *err)
     mm_str_addf(data, "{\"geo\":[%d,%d,%d,%d,%d,%d],\"charts\":{", MM_CHART_WIDTH, MM_CHART_HEIGHT,
                 MM_CHART_LEFT, MM_CHART_RIGHT, MM_CHART_TOP, MM_CHART_BOTTOM);
     const size_t depth = html->depth;
-    mm_html_begin(html, "div", "charts");
+    // Two large charts and a row of three, when all five are there.
+    size_t n_main = 0;
+    for (size_t i = 0; i < drawing->n_names; i++) {
+        const metric_kind *kind = kind_of(drawing->names[i]);
+        n_main += kind && kind->is_main;
+    }
+    mm_html_begin(html, "div", n_main == 5 ? "charts lead2" : "charts");
     size_t index = 0;
     for (; index < drawing->n_names; index++) {
         const metric_kind *kind = kind_of(drawing->names[index]);

@@ -66,6 +66,18 @@ static mm_status collect(answer_sheet *answers, mm_err *err)
         if (page->runs[i].n_generations > 0) answers->run_idxs[answers->n_runs++] = i;
         answers->count += page->runs[i].n_generations;
     }
+    // The best run first; runs without a rank keep their order behind the others.
+    for (size_t i = 1; i < answers->n_runs; i++) {
+        const size_t moved = answers->run_idxs[i];
+        const size_t rank = page->runs[moved].rank;
+        size_t at = i;
+        for (; at > 0 && rank > 0; at--) {
+            const size_t other = page->runs[answers->run_idxs[at - 1]].rank;
+            if (other > 0 && other < rank) break;
+            answers->run_idxs[at] = answers->run_idxs[at - 1];
+        }
+        answers->run_idxs[at] = moved;
+    }
     answers->items = mm_arena_alloc(&page->arena, (answers->count + 1) * sizeof *answers->items);
     if (!answers->items) return MM_FAIL(err, MM_ENOMEM, "collecting answers");
     size_t n = 0;
@@ -171,13 +183,36 @@ static void write_step(answer_sheet *answers, size_t from, size_t to)
     mm_html_close(html);
 }
 
+// The last step of every run, and the first and some between while there is room. Returns how many.
+static size_t choose_steps(const answer_sheet *answers, const size_t *starts, size_t n_steps,
+                           bool *is_shown)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < answers->n_runs; i++) {
+        size_t step = n_steps;
+        for (bool found = false; step > 0 && !found; step--)
+            for (size_t at = starts[step - 1]; at < starts[step] && !found; at++)
+                found = answers->items[at].run_idx == answers->run_idxs[i];
+        // `step` now is the index of the run's last one, or 0 when it has none here.
+        count += !is_shown[step];
+        is_shown[step] = true;
+    }
+    for (size_t i = 0; i < MM_REPORT_ANSWER_STEPS_MAX && count < MM_REPORT_ANSWER_STEPS_MAX; i++) {
+        const size_t step = i * (n_steps - 1) / (MM_REPORT_ANSWER_STEPS_MAX - 1);
+        count += !is_shown[step];
+        is_shown[step] = true;
+    }
+    return count;
+}
+
 // items[from, to) are of one prompt. The last step comes first: it is what one wants to read.
 static mm_status write_prompt(answer_sheet *answers, size_t from, size_t to, mm_err *err)
 {
     mm_page *page = answers->page;
     mm_html *html = &page->html;
     size_t *starts = mm_arena_alloc(&page->arena, (to - from + 1) * sizeof *starts);
-    if (!starts) return MM_FAIL(err, MM_ENOMEM, "writing answers");
+    bool *is_shown = mm_arena_alloc(&page->arena, (to - from + 1) * sizeof *is_shown);
+    if (!starts || !is_shown) return MM_FAIL(err, MM_ENOMEM, "writing answers");
     size_t n_steps = 0;
     for (size_t i = from; i < to; i++)
         if (i == from || answers->items[i].row->step != answers->items[i - 1].row->step)
@@ -198,13 +233,10 @@ static mm_status write_prompt(answer_sheet *answers, size_t from, size_t to, mm_
     }
     mm_html_raw_static(html, "</tr></thead>");
     mm_html_open(html, "tbody");
-    const size_t shown =
-        n_steps < MM_REPORT_ANSWER_STEPS_MAX ? n_steps : MM_REPORT_ANSWER_STEPS_MAX;
+    const size_t shown = choose_steps(answers, starts, n_steps, is_shown);
     answers->n_steps_left_out += n_steps - shown;
-    for (size_t i = shown; i-- > 0;) {
-        const size_t at = shown > 1 ? i * (n_steps - 1) / (shown - 1) : 0;
-        write_step(answers, starts[at], starts[at + 1]);
-    }
+    for (size_t i = n_steps; i-- > 0;)
+        if (is_shown[i]) write_step(answers, starts[i], starts[i + 1]);
     mm_html_close_to(html, depth);
     return MM_OK;
 }
@@ -236,13 +268,20 @@ static mm_status write_all(answer_sheet *answers, mm_err *err)
         }
         from = to;
     }
-    if (n_prompts_left_out > 0 || answers->n_runs_left_out > 0 || answers->n_steps_left_out > 0 ||
-        answers->n_cut > 0)
-        mm_part_note(page,
-                     "Left out to keep the page small: %zu prompts, %zu runs, %zu rows of steps; "
-                     "%zu texts cut at %d bytes. All of it is in the database.",
-                     n_prompts_left_out, answers->n_runs_left_out, answers->n_steps_left_out,
-                     answers->n_cut, MM_REPORT_ANSWER_BYTES);
+    const size_t cuts[] = {n_prompts_left_out, answers->n_runs_left_out, answers->n_steps_left_out,
+                           answers->n_cut};
+    static const char *const names[] = {"prompts", "runs", "rows of steps", "ends of long texts"};
+    const char *comma = "Left out to keep the page small, and in the database: ";
+    for (size_t i = 0; i < sizeof cuts / sizeof *cuts; i++) {
+        if (cuts[i] == 0) continue;
+        if (comma[0] == 'L') mm_html_begin(html, "p", "note");
+        mm_html_textf(html, "%s%zu %s", comma, cuts[i], names[i]);
+        comma = ", ";
+    }
+    if (comma[0] == ',') {
+        mm_html_text(html, ".");
+        mm_html_close(html);
+    }
     mm_html_close_to(html, depth);
     return MM_OK;
 }

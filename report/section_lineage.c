@@ -15,7 +15,8 @@ enum {
     BOX_HEIGHT = 40,
     COLUMN_WIDTH = 232,
     ROW_HEIGHT = 52,
-    TEXT_COLUMNS = 22
+    TEXT_COLUMNS = 22,
+    VERTICALS = 5 /* side by side between two columns */
 };
 
 typedef struct family_node {
@@ -94,6 +95,19 @@ static size_t add_run(family *lineage, const mm_run_info *info, int style)
                        .column = 1});
 }
 
+// A run that goes on from another one in the report has that one's files already.
+static bool is_inherited(const mm_page *page, const mm_page_run *run, const char *digest)
+{
+    for (size_t i = 0; i < page->n_runs; i++) {
+        if (page->runs[i].info.id != run->info.parent_id) continue;
+        for (size_t j = 0; j < page->runs[i].n_datasets; j++) {
+            const char *other = page->runs[i].datasets[j].sha256;
+            if (other && digest && strcmp(other, digest) == 0) return true;
+        }
+    }
+    return false;
+}
+
 static void add_files(family *lineage, const mm_page_run *run, size_t run_node)
 {
     mm_page *page = lineage->page;
@@ -103,6 +117,7 @@ static void add_files(family *lineage, const mm_page_run *run, size_t run_node)
         const char *role = dataset->role ? dataset->role : "data";
         const bool is_tokenizer = strcmp(role, "tokenizer") == 0;
         has_tokenizer = has_tokenizer || is_tokenizer;
+        if (is_inherited(page, run, dataset->sha256)) continue;
         const family_node node = {.kind = is_tokenizer ? "box tok" : "box dat",
                                   .name = dataset->path ? base_name(dataset->path) : "?",
                                   .detail = join(page, role, mm_page_digest(page, dataset->sha256)),
@@ -177,17 +192,27 @@ static void extent(const family *lineage, int *columns, int *rows)
     }
 }
 
+// Right-angled, on a vertical of the source's own, with a dot where it leaves that: many edges stay
+// readable, and crossings do not look like joints.
 static void draw_edge(mm_html *html, const family_node *from, const family_node *to)
 {
     const int x0 = from->column * COLUMN_WIDTH + BOX_WIDTH + 1;
     const int y0 = from->row * ROW_HEIGHT + BOX_HEIGHT / 2 + 1;
     const int x1 = to->column * COLUMN_WIDTH;
     const int y1 = to->row * ROW_HEIGHT + BOX_HEIGHT / 2 + 1;
-    const int bend = COLUMN_WIDTH - BOX_WIDTH;
+    const int bus = x0 + 10 + from->row % VERTICALS * 7;
     mm_html_begin(html, "path", "edge");
-    mm_html_attrf(html, "d", "M%d %dC%d %d %d %d %d %d", x0, y0, x0 + bend / 2, y0, x1 - bend / 2,
-                  y1, x1 - 4, y1);
+    if (to->column == from->column + 1)
+        mm_html_attrf(html, "d", "M%d %dH%dV%dH%d", x0, y0, bus, y1, x1 - 4);
+    else // past the boxes between, then down to the target
+        mm_html_attrf(html, "d", "M%d %dC%d %d %d %d %d %d", x0, y0, bus, y0, x1 - 40, y1, x1 - 4,
+                      y1);
     mm_html_close(html);
+    if (to->column == from->column + 1 && y1 != y0) {
+        mm_html_begin(html, "path", "tip");
+        mm_html_attrf(html, "d", "M%d %da2 2 0 1 0 4 0a2 2 0 1 0-4 0z", bus - 2, y1);
+        mm_html_close(html);
+    }
     mm_html_begin(html, "path", "tip");
     mm_html_attrf(html, "d", "M%d %dl-7-3.5v7z", x1, y1);
     mm_html_close(html);

@@ -179,7 +179,7 @@ static void write_happening(mm_page *page, const happening *item)
     if (item->is_end && strcmp(item->attempt->ended, "killed") == 0) level = "warn";
     if (item->is_end && strcmp(item->attempt->ended, "failed") == 0) level = "error";
     mm_html_open(html, "tr");
-    mm_html_leaf(html, "td", "n", is_unknown_end ? "time not known" : time);
+    mm_html_leaf(html, "td", NULL, is_unknown_end ? "time not known" : time);
     mm_html_open(html, "td");
     mm_html_leaf(html, "bdi", NULL, item->run->label);
     mm_html_close(html);
@@ -203,7 +203,7 @@ static void write_happening(mm_page *page, const happening *item)
     mm_html_close(html);
 }
 
-// A start or a clean end is no news: when there are too many rows, those go first.
+// A start or a clean end is no news: of several runs, those are left out.
 static bool is_news(const happening *item)
 {
     if (item->event) return true;
@@ -222,13 +222,16 @@ void mm_section_events(mm_page *page)
     size_t n_news = 0;
     for (size_t i = 0; i < n; i++)
         n_news += is_news(&items[i]);
-    const bool only_news = n > MM_REPORT_EVENTS_MAX;
-    mm_html_open(html, "details");
-    if (page->n_runs == 1 || (n_news > 0 && n <= 40)) mm_html_attr(html, "open", NULL);
-    mm_html_leaff(html, "summary", NULL,
-                  "%zu entries, %zu of them resumes, ends out of the ordinary "
-                  "or events",
-                  n, n_news);
+    const bool only_news = page->n_runs > 1;
+    if (only_news)
+        mm_part_note(page,
+                     "%zu resumes, ends out of the ordinary and events; %zu plain starts and "
+                     "ends are left out.",
+                     n_news, n - n_news);
+    if (only_news && n_news == 0) {
+        mm_html_close_to(html, depth);
+        return;
+    }
     mm_part_table(page, "log", "Attempts and events", n > 1);
     mm_html_raw_static(html, "<thead><tr><th scope=\"col\">Time</th><th scope=\"col\">Run</th>"
                              "<th scope=\"col\">Level</th><th scope=\"col\">What happened</th></tr>"
@@ -241,7 +244,8 @@ void mm_section_events(mm_page *page)
         shown++;
     }
     mm_html_close_to(html, depth + 1);
-    if (shown < n) mm_part_note(page, "%zu more entries are in the database.", n - shown);
+    const size_t n_due = only_news ? n_news : n;
+    if (shown < n_due) mm_part_note(page, "%zu more entries are in the database.", n_due - shown);
     mm_html_close_to(html, depth);
 }
 

@@ -8,6 +8,7 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum {
@@ -92,17 +93,29 @@ static void write_difference(mm_page *page, const mm_setting *setting, const cha
     mm_html_close(html);
 }
 
+// Differs, and not only as a consequence of others: somebody set it in at least one run.
+static bool is_chosen_difference(const mm_page *page, const mm_setting *setting)
+{
+    if (!setting->differs || setting->is_derived) return false;
+    for (size_t i = 0; i < page->n_runs; i++)
+        if (setting->by_run[i] && !setting->by_run[i]->is_default) return true;
+    return false;
+}
+
 static void write_differences(mm_page *page)
 {
     mm_html *html = &page->html;
     if (page->n_runs < 2) return;
     size_t n_set = 0;
-    for (size_t i = 0; i < page->n_settings; i++)
-        n_set += page->settings[i].differs && !page->settings[i].is_derived;
+    size_t n_differ = 0;
+    for (size_t i = 0; i < page->n_settings; i++) {
+        n_set += is_chosen_difference(page, &page->settings[i]);
+        n_differ += page->settings[i].differs;
+    }
     mm_html_begin(html, "div", "diff");
     if (n_set == 0) {
         mm_html_leaf(html, "h3", NULL, "What differed");
-        mm_html_leaf(html, "p", NULL, "No setting: the runs were configured alike.");
+        mm_html_leaf(html, "p", NULL, "No setting that anybody chose.");
         mm_html_close(html);
         return;
     }
@@ -115,16 +128,17 @@ static void write_differences(mm_page *page)
     size_t shown = 0;
     for (size_t i = 0; i < page->n_settings && shown < DIFFERENCES_SHOWN; i++) {
         const mm_setting *setting = &page->settings[i];
-        if (!setting->differs || setting->is_derived) continue;
+        if (!is_chosen_difference(page, setting)) continue;
         write_difference(page, setting, best == SIZE_MAX ? NULL : mm_setting_value(setting, best));
         shown++;
     }
     mm_html_close(html);
-    if (n_set > shown) {
+    if (n_differ > shown) {
         mm_html_begin(html, "p", "note");
         mm_html_open(html, "a");
         mm_html_attr(html, "href", "#settings");
-        mm_html_textf(html, "%zu more settings differ", n_set - shown);
+        mm_html_textf(html, "%zu more %s", n_differ - shown,
+                      n_set > shown ? "settings differ" : "differ as a consequence");
         mm_html_close(html);
         mm_html_close(html);
     }
@@ -148,6 +162,13 @@ static void write_remark(mm_page *page, const mm_remark *remark, const char *tag
     mm_html_close(html);
 }
 
+static bool has_stages(const mm_page *page)
+{
+    for (size_t i = 1; i < page->n_runs; i++)
+        if (strcmp(page->runs[i].info.stage, page->runs[0].info.stage) != 0) return true;
+    return false;
+}
+
 void mm_section_verdict(mm_page *page)
 {
     mm_html *html = &page->html;
@@ -155,13 +176,10 @@ void mm_section_verdict(mm_page *page)
     mm_html_begin(html, "section", "verdict");
     mm_html_attr(html, "id", "verdict");
     mm_html_leaf(html, "h2", "vh", "Verdict");
-    const bool has_stages =
-        verdict->count > 0 &&
-        strcmp(verdict->remarks[0].stage, verdict->remarks[verdict->count - 1].stage) != 0;
     mm_html_begin(html, "div", "said");
     for (size_t i = 0; i < verdict->count;) {
         const char *stage = verdict->remarks[i].stage;
-        if (has_stages) mm_html_leaf(html, "p", "stage", stage);
+        if (has_stages(page)) mm_html_leaf(html, "p", "stage", stage);
         if (verdict->remarks[i].kind == MM_REMARK_HEADLINE)
             write_remark(page, &verdict->remarks[i++], "p");
         if (i == verdict->count || strcmp(verdict->remarks[i].stage, stage) != 0) continue;
@@ -200,12 +218,12 @@ static void format_time(double value, char out[MM_FMT_BYTES])
 }
 
 static const board_column columns[] = {
-    {"Parameters", "", params_of, mm_fmt_short, 0},
-    {"Tokens", "trained on", tokens_of, mm_fmt_short, 0},
-    {"Val loss", "best, nats/token", val_loss_of, mm_fmt_number, -1},
-    {"Loss", "last, nats/token", loss_of, mm_fmt_number, -1},
+    {"Val loss", "best", val_loss_of, mm_fmt_number, -1},
+    {"Loss", "last", loss_of, mm_fmt_number, -1},
     {"Bits/byte", "validation", bpb_of, mm_fmt_number, -1},
     {"Perplexity", "validation", perplexity_of, mm_fmt_number, -1},
+    {"Params", "", params_of, mm_fmt_short, 0},
+    {"Tokens", "trained on", tokens_of, mm_fmt_short, 0},
     {"Tokens/s", "", rate_of, mm_fmt_short, 1},
     {"Time", "of training", time_of, format_time, 0},
 };
@@ -229,9 +247,9 @@ static double best_of(const mm_page *page, const board_column *column)
 static void leaderboard_head(mm_page *page, const bool *has)
 {
     mm_html *html = &page->html;
-    mm_html_raw_static(html, "<thead><tr><th scope=\"col\">Rank</th><th scope=\"col\">Run</th>"
-                             "<th scope=\"col\">Stage</th><th scope=\"col\">Status</th>"
-                             "<th scope=\"col\" class=\"n\">Seed</th>");
+    mm_html_raw_static(html, "<thead><tr><th scope=\"col\" class=\"n\">Rank</th>"
+                             "<th scope=\"col\">Run</th>");
+    if (has_stages(page)) mm_html_raw_static(html, "<th scope=\"col\">Stage</th>");
     for (size_t i = 0; i < N_COLUMNS; i++) {
         if (!has[i]) continue;
         mm_html_begin(html, "th", "n");
@@ -240,7 +258,8 @@ static void leaderboard_head(mm_page *page, const bool *has)
         if (columns[i].unit[0]) mm_html_leaf(html, "small", NULL, columns[i].unit);
         mm_html_close(html);
     }
-    mm_html_raw_static(html, "</tr></thead>");
+    mm_html_raw_static(html, "<th scope=\"col\" class=\"n\">Seed</th>"
+                             "<th scope=\"col\">Status</th></tr></thead>");
 }
 
 static void leaderboard_row(mm_page *page, const mm_page_run *run, const bool *has,
@@ -256,12 +275,7 @@ static void leaderboard_row(mm_page *page, const mm_page_run *run, const bool *h
     mm_html_attr(html, "scope", "row");
     mm_part_run(page, run);
     mm_html_close(html);
-    mm_html_leaf(html, "td", NULL, run->info.stage);
-    mm_html_begin(html, "td", "st");
-    mm_html_text(html, run->info.status);
-    if (!is_finished) mm_html_leaff(html, "small", NULL, "at step %" PRId64, run->info.steps);
-    mm_html_close(html);
-    mm_html_leaff(html, "td", "n", "%" PRIu64, run->info.seed);
+    if (has_stages(page)) mm_html_leaf(html, "td", NULL, run->info.stage);
     for (size_t i = 0; i < N_COLUMNS; i++) {
         if (!has[i]) continue;
         const double value = columns[i].value_of(run);
@@ -278,6 +292,11 @@ static void leaderboard_row(mm_page *page, const mm_page_run *run, const bool *h
         }
         mm_html_close(html);
     }
+    mm_html_leaff(html, "td", "n", "%" PRIu64, run->info.seed);
+    mm_html_begin(html, "td", "st");
+    mm_html_text(html, run->info.status);
+    if (!is_finished) mm_html_leaff(html, "small", NULL, "at step %" PRId64, run->info.steps);
+    mm_html_close(html);
     mm_html_close(html);
 }
 
@@ -344,7 +363,11 @@ static void setting_cell(mm_page *page, const mm_setting *setting, size_t run_id
     const bool is_changed = run_idx > 0 && (!base || strcmp(base, param->value) != 0);
     const bool is_set = !param->is_default && !setting->is_derived;
     mm_html_begin(html, "td", is_changed ? is_set ? "chg set" : "chg" : is_set ? "set" : NULL);
-    mm_html_leaf(html, "bdi", NULL, mm_page_private(page, &page->runs[run_idx], param->value));
+    char count[MM_FMT_BYTES];
+    if (setting->is_derived) mm_fmt_count(strtoll(param->value, NULL, 10), count);
+    mm_html_leaf(html, "bdi", NULL,
+                 setting->is_derived ? count
+                                     : mm_page_private(page, &page->runs[run_idx], param->value));
     if (param->origin && *param->origin) mm_html_leaf(html, "small", NULL, param->origin);
     mm_html_close(html);
 }

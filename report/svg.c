@@ -360,34 +360,63 @@ static void draw_markers(plot_area *plot, const mm_chart_series *series)
 
 enum { TROUBLE_MARKS_MAX = 12 }; /* of a kind and series; more would hide the curve */
 
-// Buckets with values that are not finite, or that lie outside the drawn range.
+static bool is_cut(const plot_area *plot, const mm_bucket *bucket)
+{
+    return bucket->n > 0 && bucket->max > plot->y.high;
+}
+
+static void mark_bad(plot_area *plot, const mm_chart_series *series, size_t from, size_t to)
+{
+    const mm_bucket *buckets = series->buckets;
+    int64_t count = 0;
+    for (size_t i = from; i < to; i++)
+        count += buckets[i].n_bad;
+    char title[160];
+    snprintf(title, sizeof title, "%" PRId64 " value%s not finite, step %" PRId64 " to %" PRId64,
+             count, count == 1 ? "" : "s", buckets[from].step_first, buckets[to - 1].step_last);
+    begin_mark(plot, series);
+    draw_symbol(plot->html, "bad", "M-4-4l8 8m0-8l-8 8",
+                mm_scale_map(&plot->x, mm_bucket_step(&buckets[from])), plot->y.to + 6, title);
+    mm_html_close(plot->html);
+}
+
+static void mark_cut(plot_area *plot, const mm_chart_series *series, size_t from, size_t to)
+{
+    const mm_bucket *buckets = series->buckets;
+    double highest = buckets[from].max;
+    for (size_t i = from; i < to; i++)
+        highest = fmax(highest, buckets[i].max);
+    char value[MM_FMT_BYTES];
+    char title[160];
+    char class_name[8];
+    mm_fmt_number(highest, value);
+    snprintf(title, sizeof title, "off the scale: up to %s, step %" PRId64 " to %" PRId64, value,
+             buckets[from].step_first, buckets[to - 1].step_last);
+    snprintf(class_name, sizeof class_name, "m %s", mm_style_class(series->style));
+    begin_mark(plot, series);
+    draw_symbol(plot->html, class_name, "M0-4l4 6h-8z",
+                mm_scale_map(&plot->x, mm_bucket_step(&buckets[from])), plot->y.to + 4, title);
+    mm_html_close(plot->html);
+}
+
+// Stretches of buckets with values that are not finite, or above the drawn range: one mark each,
+// where they begin.
 static void draw_trouble(plot_area *plot, const mm_chart_series *series)
 {
+    const mm_bucket *buckets = series->buckets;
     size_t n_bad = 0;
     size_t n_cut = 0;
-    for (size_t i = 0; i < series->n_buckets; i++) {
-        const mm_bucket *bucket = &series->buckets[i];
-        const double x = mm_scale_map(&plot->x, mm_bucket_step(bucket));
-        char title[160];
-        char value[MM_FMT_BYTES];
-        const bool is_cut = bucket->n > 0 && bucket->max > plot->y.high && series->style >= 0;
-        if (bucket->n_bad == 0 && !is_cut) continue;
-        if ((bucket->n_bad > 0 ? n_bad++ : n_cut++) >= TROUBLE_MARKS_MAX) continue;
-        begin_mark(plot, series);
-        if (bucket->n_bad > 0) {
-            snprintf(title, sizeof title,
-                     "%" PRId64 " value%s not finite, step %" PRId64 " to %" PRId64, bucket->n_bad,
-                     bucket->n_bad == 1 ? "" : "s", bucket->step_first, bucket->step_last);
-            draw_symbol(plot->html, "bad", "M-4-4l8 8m0-8l-8 8", x, plot->y.to + 6, title);
-        } else {
-            mm_fmt_number(bucket->max, value);
-            snprintf(title, sizeof title, "off the scale: %s at step %" PRId64, value,
-                     bucket->step_last);
-            char class_name[8];
-            snprintf(class_name, sizeof class_name, "m %s", mm_style_class(series->style));
-            draw_symbol(plot->html, class_name, "M0-4l4 6h-8z", x, plot->y.to + 4, title);
-        }
-        mm_html_close(plot->html);
+    for (size_t from = 0; from < series->n_buckets; from++) {
+        size_t to = from;
+        while (to < series->n_buckets && buckets[to].n_bad > 0)
+            to++;
+        const bool starts_bad = to > from && (from == 0 || buckets[from - 1].n_bad == 0);
+        if (starts_bad && n_bad++ < TROUBLE_MARKS_MAX) mark_bad(plot, series, from, to);
+        if (series->style == MM_STYLE_NONE) continue;
+        for (to = from; to < series->n_buckets && is_cut(plot, &buckets[to]);)
+            to++;
+        const bool starts_cut = to > from && (from == 0 || !is_cut(plot, &buckets[from - 1]));
+        if (starts_cut && n_cut++ < TROUBLE_MARKS_MAX) mark_cut(plot, series, from, to);
     }
 }
 

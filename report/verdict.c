@@ -241,7 +241,7 @@ static void say_difference(judgement *judge, const char *lead, double best, doub
     char a[MM_FMT_BYTES];
     char b[MM_FMT_BYTES];
     mm_fmt_number(best, a);
-    mm_fmt_number(other - best, b);
+    snprintf(b, sizeof b, "%.3g", other - best);
     if (other - best <= fabs(best) * 1e-9)
         remark(judge, MM_REMARK_HEADLINE, lead, "and %s tie at a %s of %s.", other_name,
                judge->metric, a);
@@ -268,7 +268,8 @@ static void say_seeds(judgement *judge, const seed_group *best, const seed_group
     mm_fmt_number(low, b);
     mm_fmt_number(high, c);
     if (best->n == 1)
-        remark(judge, MM_REMARK_WARNING, "One seed", "of the best configuration: %s.", a);
+        remark(judge, MM_REMARK_WARNING, "One seed",
+               "of the best configuration: no spread is known for it.");
     else
         remark(judge, MM_REMARK_FACT,
                "Best configuration:", "mean %s over %zu seeds (%s %s to %s).", a, best->n,
@@ -305,7 +306,7 @@ static mm_status judge_several(judgement *judge, mm_err *err)
     const mm_page_run *baseline = &judge->runs[base];
     if (baseline != best && baseline != next) {
         char text[MM_FMT_BYTES];
-        mm_fmt_number(judge->value_of(baseline) - value, text);
+        snprintf(text, sizeof text, "%.3g", judge->value_of(baseline) - value);
         remark(judge, MM_REMARK_FACT, "Against the baseline",
                "%s, the first run shown: %s lower (%.2g %%).", name_of(judge, baseline), text,
                100 * (judge->value_of(baseline) - value) / fabs(judge->value_of(baseline)));
@@ -370,6 +371,8 @@ static const char *list_runs(judgement *judge, bool (*holds)(const mm_page_run *
 
 static bool is_unfinished(const mm_page_run *run) { return !mm_page_is_finished(run); }
 
+static bool goes_on(const mm_page_run *run) { return run->info.parent_id > 0; }
+
 // The last validation is more than 2 % above the best one, and there were enough to tell.
 static bool rose_again(const mm_page_run *run)
 {
@@ -432,6 +435,13 @@ static void warn(judgement *judge)
                    "ranked by the last training loss, which is noisy and seen data.");
         warn_of_lengths(judge);
     }
+    size_t n_of_stage = 0;
+    for (size_t i = 0; i < judge->n_runs; i++)
+        n_of_stage += is_of_stage(judge, i);
+    names = list_runs(judge, goes_on, &count);
+    if (names && count < n_of_stage && judge->n_ranked > 1)
+        remark(judge, MM_REMARK_WARNING, "Not all start from nothing:",
+               "%s continued another run, so its steps come on top of those.", names);
     names = list_runs(judge, has_bad_loss, &count);
     if (names)
         remark(judge, MM_REMARK_WARNING, "Values that are not finite", "were logged by %s.", names);

@@ -99,7 +99,7 @@
     const p98 = sorted[Math.floor(n * .98)];
     let [low, high] = [sorted[0], sorted[n]];
     if (log) return [Math.max(low, p02 / 10) / 1.1, Math.min(high, p98 * 10) * 1.1];
-    const reach = 1.5 * (p98 - p02);
+    const reach = .6 * (p98 - p02);
     if (reach > 0 && n >= 19) {
       low = Math.max(low, p02 - reach);
       high = Math.min(high, p98 + reach);
@@ -206,10 +206,12 @@
       }
       if (weight && !isGrey) add(plot, 'path', { class: 'raw ' + name, d: path(s.v) });
       add(plot, 'path', { class: 'ln ' + name, d: path(line) });
-      for (const i of s.bad ?? []) mark('bad', 'M-4-4l8 8m0-8l-8 8', X(s.xs[i]), y1 + 6);
+      // One mark where a stretch of trouble begins.
+      for (const i of s.bad ?? [])
+        if (!s.bad.includes(i - 1)) mark('bad', 'M-4-4l8 8m0-8l-8 8', X(s.xs[i]), y1 + 6);
       if (isGrey) continue;
-      (s.hi ?? s.v).forEach((v, i) => {
-        if (v > high) mark('m ' + name, 'M0-4l4 6h-8z', X(s.xs[i]), y1 + 4);
+      (s.hi ?? s.v).forEach((v, i, values) => {
+        if (v > high && !(values[i - 1] > high)) mark('m ' + name, 'M0-4l4 6h-8z', X(s.xs[i]), y1 + 4);
       });
       for (const x of positions(s.run, s.run.res ?? []).map(X)) {
         add(marks, 'path', { class: 'res ' + name, d: `M${x} ${y1}V${y0}` });

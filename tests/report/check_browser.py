@@ -49,15 +49,73 @@ def check(browser, page, base, expected):
     return faults, dom
 
 
-def with_probe(page, target):
-    """A copy that shows in its title whether a payload ran: the policy hash stays, so the probe is
-    the DOM itself. The copy drops the policy, so that escaping alone must hold."""
+# Works every control once and reports in the title. Runs in a copy without the policy.
+DRIVER = """
+addEventListener('load', () => setTimeout(() => {
+  const said = [];
+  const say = (name, holds) => said.push(name + '=' + (holds ? 'yes' : 'NO'));
+  const figure = document.querySelector('figure.chart');
+  const svg = figure.querySelector('svg');
+  const area = svg.getBoundingClientRect();
+  svg.dispatchEvent(new PointerEvent('pointermove', {bubbles: true,
+    clientX: area.left + area.width / 2, clientY: area.top + 40}));
+  const rows = figure.querySelectorAll('.tip-box tr').length;
+  say('values', rows >= 1 && /step \\d/.test(figure.querySelector('.tip-box caption').textContent));
+  svg.dispatchEvent(new KeyboardEvent('keydown', {key: 'Escape'}));
+  say('hidden', figure.querySelector('.tip-box').hidden);
+  const lines = () => figure.querySelectorAll('.ln').length;
+  const before = lines();
+  const toggle = document.querySelector('.legend button');
+  toggle.click();
+  say('toggle', lines() === before - 1 && toggle.getAttribute('aria-pressed') === 'false');
+  toggle.click();
+  const axis = () => [...figure.querySelectorAll('.ax text')].map((t) => t.textContent).join(' ');
+  const set = (id, key, value) => {
+    const input = document.getElementById(id);
+    input[key] = value;
+    input.dispatchEvent(new Event('input', {bubbles: true}));
+  };
+  const linear = axis();
+  set('cl', 'checked', true);
+  say('logarithmic', axis() !== linear);
+  set('cx', 'value', 'tok');
+  say('tokens', axis().endsWith('tokens'));
+  set('cx', 'value', 'sec');
+  say('time', axis().endsWith('time since the start'));
+  const d = figure.querySelector('.ln').getAttribute('d');
+  set('cs', 'value', '0');
+  say('smoothing', figure.querySelector('.ln').getAttribute('d') !== d);
+  say('finite', !/NaN|Infinity|undefined/.test(document.querySelector('#curves').innerHTML
+    .replace(/<t(able|itle|ext)[^]*?<.t(able|itle|ext)>/g, '')));
+  const table = document.querySelector('table[data-sort]');
+  const head = [...table.querySelectorAll('thead th')].find((h) => /Val loss/.test(h.textContent));
+  const values = () => [...table.tBodies[0].rows].map((r) => Number(r.cells[head.cellIndex].dataset.v));
+  head.querySelector('button').click();
+  say('ascending', head.getAttribute('aria-sort') === 'ascending' &&
+    values().every((v, i, all) => i === 0 || !(all[i - 1] > v)));
+  head.querySelector('button').click();
+  say('descending', values().every((v, i, all) => i === 0 || !(all[i - 1] < v)));
+  document.title = 'PROBE ' + said.join(' ');
+}, 300));
+"""
+PAYLOAD_PROBE = "setTimeout(() => { document.title = 'PROBE inert=' + (window.pwned === undefined ? 'yes' : 'NO') }, 1500);"
+
+
+def probe(browser, page, base, script):
+    """What a script put into the title of a copy of the page that has no policy, so that escaping
+    alone must hold."""
     text = page.read_text(encoding="utf-8")
     text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", text)
-    probe = ("<script>setTimeout(()=>{document.title='PROBE '+(window.pwned===undefined)},1500)"
-             "</script></body>")
     head, _, tail = text.rpartition("</body>")
-    target.write_text(head + probe + tail, encoding="utf-8")
+    copy = page.with_name("probe.html")
+    copy.write_text(f"{head}<script>{script}</script></body>{tail}", encoding="utf-8")
+    dom, said = browse(browser, copy, base / "profile", "--dump-dom")
+    title = html.unescape(re.search(r"<title>(.*?)</title>", dom, re.S).group(1))
+    print(f"{page.parent.name}: {title}")
+    faults = [line for line in said.splitlines() if CONSOLE.search(line)]
+    if not title.startswith("PROBE ") or "NO" in title:
+        faults.append(f"{page}: {title}")
+    return faults
 
 
 def main():
@@ -81,13 +139,8 @@ def main():
             found, dom = check(browser, base / file, base, expected)
             print(f"{file}: {len(dom)} bytes of DOM, {len(found)} faults")
             faults += found
-        bare = base / "hostile/bare.html"
-        with_probe(base / "hostile/report.html", bare)
-        dom, _ = browse(browser, bare, base / "profile", "--dump-dom")
-        title = html.unescape(re.search(r"<title>(.*?)</title>", dom, re.S).group(1))
-        print(f"hostile page without its policy: {title}")
-        if title != "PROBE true":
-            faults.append("a payload ran, or the probe did not")
+        faults += probe(browser, base / "hostile/report.html", base, PAYLOAD_PROBE)
+        faults += probe(browser, base / "demo/report.html", base, DRIVER)
     for fault in faults[:20]:
         print("  " + fault)
     return 1 if faults else 0

@@ -200,6 +200,20 @@ static void test_warnings(void **state)
     finish(&bench);
 }
 
+static void test_continued_run_is_named(void **state)
+{
+    (void)state;
+    verdict_bench bench = {0};
+    add(&bench, "fresh", "64", "1", 2.5);
+    add(&bench, "child", "96", "1", 2.4)->info.parent_id = 77;
+    judge(&bench);
+    assert_true(says(&bench, "Not all start from nothing:", "child continued another run"));
+    bench.runs[0].info.parent_id = 77;
+    judge(&bench);
+    assert_false(says(&bench, "Not all start from nothing:", ""));
+    finish(&bench);
+}
+
 static void test_different_tokenizers(void **state)
 {
     (void)state;
@@ -315,6 +329,7 @@ int main(void)
         cmocka_unit_test(test_seeds_give_a_spread),
         cmocka_unit_test(test_interval_from_four_seeds_on),
         cmocka_unit_test(test_warnings),
+        cmocka_unit_test(test_continued_run_is_named),
         cmocka_unit_test(test_different_tokenizers),
         cmocka_unit_test(test_different_lengths),
         cmocka_unit_test(test_diverged_run_does_not_stop_the_ranking),
