@@ -4,7 +4,7 @@
  * several micro-batches add up until mm_engine_step. All reductions have a fixed order that does not
  * depend on the number of threads: same inputs, same bits.
  * One engine belongs to one thread at a time; it runs its own worker threads.
- * Formulas: docs/… and the CPU reference in ops_*.c.
+ * Formulas stand beside the operations in kernels/.
  */
 #ifndef MM_NN_ENGINE_H
 #define MM_NN_ENGINE_H
@@ -51,7 +51,8 @@ int64_t mm_engine_bytes(const mm_model_config *config, mm_dtype dtype, const mm_
 /* Loss without dropout, nothing kept. Token ids outside the vocabulary are MM_EFORMAT. */
 MM_NODISCARD mm_status mm_engine_eval(mm_engine *engine, const mm_batch *batch, mm_loss *loss, mm_err *err);
 /* Forward and backward: adds loss_scale * d(loss.sum)/d(parameter) to the gradients. `micro_step` (unique over the run)
- * keys the dropout. Pass loss_scale = 1 / (labels of all micro-batches of the step). */
+ * keys the dropout. Pass loss_scale = 1 / (labels of all micro-batches of the step). A loss that is not finite is handed
+ * back as it is; mm_engine_step then refuses the gradients. */
 MM_NODISCARD mm_status mm_engine_backward(mm_engine *engine, const mm_batch *batch, double loss_scale,
                                           uint64_t micro_step, mm_loss *loss, mm_err *err);
 /* Clips, applies AdamW (decoupled decay p ← p·(1 − lr·wd) first; clip factor clip/(norm+1e-6), at most 1), zeroes the

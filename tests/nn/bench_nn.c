@@ -1,8 +1,7 @@
 /* Speed of the matrix kernel and of training steps beside the measured multiply-add peak.
  *
- *   nn_bench gemm              every product of a layer, and 1024 x 768 x 2048
- *   nn_bench ops               time of each operation of a training step
- *   nn_bench step [TOKENS]     tokens/s of whole steps for a small model and v2-small
+ *   nn_bench gemm [THREADS]   the products of a layer, and 1024 x 768 x 2048
+ *   nn_bench step [THREADS]   tokens/s of whole steps for a small model and v2-small
  *
  * Not a test: on a shared machine only the ratio to the probe taken beside it means something. Each
  * line is the fastest of several runs; the probe brackets them.
