@@ -45,13 +45,15 @@ SELECT r.id,
        (SELECT count(*) FROM attempt a WHERE a.run_id = r.id) AS attempts
   FROM run r;
 
--- status is the stored one: a process that has just been killed reads 'running' here until the next
--- mmrun command that writes; heartbeat_age_s (a live run beats every 5 s) shows it at once.
+-- A live run beats every 5 s. One that says 'running' but has been silent for a minute reads 'killed' here; mmrun's own
+-- commands know it at once, from the lock that the kernel frees, and the next one that writes stores it.
 CREATE VIEW runs AS
 SELECT id,
        name,
        stage,
-       status,
+       CASE WHEN status = 'running'
+             AND (julianday('now') - 2440587.5) * 86400.0 - heartbeat_ms / 1000.0 > 60
+            THEN 'killed' ELSE status END AS status,
        parent_id,
        parent_step,
        sweep_id,

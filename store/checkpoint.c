@@ -494,6 +494,7 @@ mm_status mm_checkpoint_blobs(mm_store *store, int64_t id, mm_arena *arena, mm_b
     MM_TRY(read_head(store, id, arena, &head, err));
     const mm_status status = read_tensors(store, id, &head, arena, out, count, err);
     if (status != MM_OK) {
+        *count = 0;
         mm_err_context(err, "checkpoint of run %" PRId64 " at step %" PRId64, head.run_id,
                        head.step);
     }
