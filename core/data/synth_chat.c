@@ -90,6 +90,18 @@ static void add_rambling_answer(mm_synth *synth, const mm_exchange *exchange, mm
     mm_str_add(out, mm_str_text(&exchange->answer));
 }
 
+// "3 + 4 = ?" is asked in no language, so no language can be the wrong one.
+static bool is_neutral(const char *question)
+{
+    static const char TIMES[] = "×";
+    for (const char *at = question; *at; at++) {
+        const bool is_times = strncmp(at, TIMES, sizeof TIMES - 1) == 0;
+        if (is_times) at += sizeof TIMES - 2;
+        if (!is_times && !strchr("0123456789+-=? ", *at)) return false;
+    }
+    return true;
+}
+
 static void draw_math(mm_synth *synth, mm_exchange *exchange)
 {
     mm_problem problem;
@@ -98,7 +110,7 @@ static void draw_math(mm_synth *synth, mm_exchange *exchange)
     mm_problem_answer(synth, &problem, problem.result, &exchange->answer);
     mm_str_addf(&exchange->fact, "%d", problem.result);
     const int way = mm_synth_below(synth, 4);
-    if (way < 2) {
+    if (way < 2 || (way == 2 && is_neutral(mm_str_text(&exchange->question)))) {
         // Near misses are the mistakes a model makes.
         const int distance = 1 + mm_synth_below(synth, 3);
         const int value = mm_synth_chance(synth, 50) && problem.result >= distance

@@ -71,13 +71,13 @@ static const char *const ANSWERS[4][MM_LANGUAGES] = {
      "[{c}|{c}.|{c} is larger.|The larger number is {c}.]"}};
 
 static void set_number(mm_slots *slots, const char *name, const char *word_name,
-                       mm_language language, int number)
+                       mm_language language, int number, bool in_words)
 {
     char digits[16];
     mm_str words = {0};
     snprintf(digits, sizeof digits, "%d", number);
     mm_slots_set(slots, name, digits);
-    if (number <= MM_NUMBER_MAX)
+    if (in_words)
         mm_number_words(&words, language, number);
     else
         mm_str_add(&words, digits);
@@ -159,10 +159,13 @@ void mm_problem_draw(mm_synth *synth, mm_problem *problem)
     slots->count = 0;
     problem->operation = SHARES[mm_synth_below(synth, 10)];
     draw_numbers(synth, problem);
-    set_number(slots, "a", "A", synth->language, problem->a);
-    set_number(slots, "b", "B", synth->language, problem->b);
-    set_number(slots, "c", "C", synth->language, problem->result);
-    set_number(slots, "l", "L", synth->language, problem->a < problem->b ? problem->a : problem->b);
+    // A line is in digits as a whole when one of its numbers has no words.
+    const bool in_words = problem->result <= MM_NUMBER_MAX;
+    const int smaller = problem->a < problem->b ? problem->a : problem->b;
+    set_number(slots, "a", "A", synth->language, problem->a, in_words);
+    set_number(slots, "b", "B", synth->language, problem->b, in_words);
+    set_number(slots, "c", "C", synth->language, problem->result, in_words);
+    set_number(slots, "l", "L", synth->language, smaller, in_words);
     set_things(synth, problem);
 }
 
@@ -185,7 +188,7 @@ void mm_problem_ask(mm_synth *synth, const mm_problem *problem, mm_str *question
 void mm_problem_answer(mm_synth *synth, const mm_problem *problem, int value, mm_str *answer)
 {
     mm_slots slots = problem->slots;
-    set_number(&slots, "c", "C", synth->language, value);
+    set_number(&slots, "c", "C", synth->language, value, false);
     mm_synth_expand(synth, ANSWERS[problem->operation][synth->language], &slots, answer);
 }
 

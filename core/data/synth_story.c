@@ -118,7 +118,7 @@ static const story_plot STORY_PLOTS[PLOTS] = {
        "stone|hit a wall] and broke. ",
        "{h} was {b}. {^s} [began to cry|did not say a word|stood there with {i} head down]. ",
        "{^y} tried to [glue it|tie it together], but [it was no use|it would not hold]. ",
-       "Then {x} [brought needle and thread|fetched a box of tools|had an idea] and mended the {o} "
+       "Then {x} [brought needle and thread|fetched some tools|had an idea] and mended the {o} "
        "[slowly|bit by bit]. ",
        "{h} was {g}. To thank {x}, {s} [carried {n} for {x}|gave {x} {n}]. "}},
      {{{"[是谁|谁]修好了{o}？", "Who mended the {o}?"},
