@@ -437,7 +437,8 @@ static mm_status build(mm_row_builder *builder, mm_row_format format, mm_err *er
     case MM_ROWS_JOINED:
         break;
     }
-    MM_ASSERT(!"a format that is read from JSON");
+    const bool is_read_from_json = false;
+    MM_ASSERT(is_read_from_json);
     return MM_EFORMAT;
 }
 

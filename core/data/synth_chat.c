@@ -207,6 +207,6 @@ void mm_exchange_draw(mm_synth *synth, mm_task task, mm_exchange *exchange)
         draw_identity(synth, exchange);
         break;
     case MM_TASKS:
-        MM_ASSERT(!"a task");
+        MM_ASSERT(task != MM_TASKS);
     }
 }

@@ -27,7 +27,8 @@ void mm_synth_combo(mm_synth *synth, mm_combo domain, int a_count, int b_count, 
         *b = mm_synth_below(synth, b_count);
         if (mm_combo_is_held(domain, *a, *b) == synth->held_out) return;
     }
-    MM_ASSERT(!"a domain with combinations on both sides");
+    const bool has_both_sides = false;
+    MM_ASSERT(has_both_sides);
 }
 
 void mm_slots_set(mm_slots *slots, const char *name, const char *text)
@@ -49,7 +50,8 @@ static const char *find_slot(const mm_slots *slots, const char *name, size_t len
     for (int i = 0; i < slots->count; i++)
         if (strlen(slots->slot[i].name) == length && memcmp(slots->slot[i].name, name, length) == 0)
             return slots->slot[i].text;
-    MM_ASSERT(!"a known slot");
+    const bool is_known = false;
+    MM_ASSERT(is_known);
     return "";
 }
 
