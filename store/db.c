@@ -403,23 +403,29 @@ static void close_handle(mm_store *store)
     store->db = NULL;
 }
 
+bool mm_db_has_wal(const mm_store *store)
+{
+    mm_str name = {0};
+    mm_str_addf(&name, "%s-wal", store->real_path);
+    struct stat info;
+    const bool has = name.status == MM_OK && stat(name.data, &info) == 0 && info.st_size > 0;
+    mm_str_drop(&name);
+    return has;
+}
+
 // A database in WAL mode in a folder that cannot be written is read as one that does not change,
 // which is only right when no WAL holds newer pages.
 static mm_status open_immutable(mm_store *store, mm_err *err)
 {
     mm_str name = {0};
     mm_status status = MM_OK;
-    mm_str_addf(&name, "%s-wal", store->real_path);
-    MM_GO(mm_str_check(&name, err));
-    struct stat info;
-    if (stat(name.data, &info) == 0 && info.st_size > 0) {
-        status = MM_FAIL(err, MM_EIO,
-                         "%s: its newest changes are still in %s-wal and the folder cannot be "
-                         "written; copy both files to a folder that can",
-                         store->path, store->path);
-        goto done;
+    if (mm_db_has_wal(store)) {
+        return MM_FAIL(
+            err, MM_EIO,
+            "%s: its newest changes are still in %s-wal and the folder cannot be written; "
+            "copy both files to a folder that can",
+            store->path, store->path);
     }
-    mm_str_clear(&name);
     mm_str_add(&name, "file:");
     for (const char *c = store->real_path; *c; c++) {
         if (*c == '%' || *c == '?' || *c == '#') {

@@ -101,6 +101,9 @@ void mm_db_rollback(mm_store *store);
 MM_NODISCARD mm_status mm_db_lock(mm_store *store, mm_err *err);
 void mm_db_unlock(mm_store *store);
 
+/* Whether "<db>-wal" exists and holds something. */
+bool mm_db_has_wal(const mm_store *store);
+
 /* A consistent, compact copy into a new file, flushed to the disk. */
 MM_NODISCARD mm_status mm_db_copy(mm_store *store, const char *path, mm_err *err);
 

@@ -6,6 +6,7 @@
 
 #include <inttypes.h>
 #include <string.h>
+#include <sys/stat.h>
 
 typedef struct schema_state {
     int64_t application_id;
@@ -143,6 +144,26 @@ static mm_status backup_before(mm_store *store, int64_t version, mm_err *err)
     return status;
 }
 
+// SQLite counts a last page that is cut in two as whole. Under the lock, and with nothing in the
+// WAL, the file has exactly the length that its header says.
+static mm_status check_length(mm_store *store, mm_err *err)
+{
+    int64_t n_pages = 0;
+    int64_t page_bytes = 0;
+    MM_TRY(mm_db_int(store, &n_pages, "PRAGMA page_count", MM_NO_VALUES, err));
+    MM_TRY(mm_db_int(store, &page_bytes, "PRAGMA page_size", MM_NO_VALUES, err));
+    struct stat info;
+    if (stat(store->real_path, &info) != 0) {
+        return MM_FAIL_ERRNO(err, "cannot look at %s", store->path);
+    }
+    const int64_t expected = n_pages * page_bytes;
+    if ((int64_t)info.st_size >= expected || mm_db_has_wal(store)) return MM_OK;
+    return MM_FAIL(err, MM_ECORRUPT,
+                   "%s: the database is damaged or cut short (%" PRId64 " bytes, its header says "
+                   "%" PRId64 "); restore a backup",
+                   store->path, (int64_t)info.st_size, expected);
+}
+
 mm_status mm_schema_update(mm_store *store, bool may_create, const mm_migration *migrations,
                            int32_t count, const char *views, mm_err *err)
 {
@@ -158,6 +179,7 @@ mm_status mm_schema_update(mm_store *store, bool may_create, const mm_migration 
         goto done;
     }
     MM_GO(check_ours(store, &state, count, err));
+    MM_GO(check_length(store, err));
     MM_GO(use_wal(store, err));
     if (state.version < count) {
         MM_GO(backup_before(store, state.version, err));

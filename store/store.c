@@ -68,13 +68,7 @@ static mm_status check_file(const mm_store *store, mm_err *err)
     if (!S_ISREG(info.st_mode)) return MM_FAIL(err, MM_EUSAGE, "%s: not a file", store->path);
     if (info.st_size > 0) return MM_OK;
     // SQLite would take an empty file for a new database and throw the WAL away.
-    mm_str wal = {0};
-    mm_str_addf(&wal, "%s-wal", store->real_path);
-    struct stat wal_info;
-    const bool has_wal =
-        wal.status == MM_OK && stat(wal.data, &wal_info) == 0 && wal_info.st_size > 0;
-    mm_str_drop(&wal);
-    if (has_wal) {
+    if (mm_db_has_wal(store)) {
         return MM_FAIL(
             err, MM_ECORRUPT,
             "%s: the file is empty but %s-wal is not: it was cut short; restore a backup",
