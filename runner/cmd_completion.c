@@ -64,7 +64,7 @@ static void out_bash(void)
 {
     mm_out("# Completion of mmrun for bash: source <(mmrun completion bash)\n"
            "_mmrun() {\n"
-           "    local word=${COMP_WORDS[COMP_CWORD]} first= second= options= words= i\n"
+           "    local word=${COMP_WORDS[COMP_CWORD]} first= second= options= words= runs= name i\n"
            "    COMPREPLY=()\n"
            "    for ((i = 1; i < COMP_CWORD; i++)); do\n"
            "        case ${COMP_WORDS[i]} in\n"
@@ -94,15 +94,19 @@ static void out_bash(void)
                strchr(command->name, ' ') ? "" : " ");
         out_options(command);
         mm_out("'\n");
-        if (takes_runs(command))
-            mm_out("        [[ $word != -* ]] && words=\"last $(mmrun runs --names "
-                   "2>/dev/null)\"\n");
+        if (takes_runs(command)) mm_out("        runs=yes\n");
         if (strcmp(command->name, "completion") == 0) mm_out("        words='bash zsh fish'\n");
         mm_out("        ;;\n");
     }
+    // compgen -W expands its words as the shell would, so names of runs, which come out of a file,
+    // do not go through it.
     mm_out("    esac\n"
            "    if [[ $word == -* ]]; then\n"
            "        COMPREPLY=($(compgen -W \"$options\" -- \"$word\"))\n"
+           "    elif [[ -n $runs ]]; then\n"
+           "        while IFS= read -r name; do\n"
+           "            [[ $name == \"$word\"* ]] && COMPREPLY+=(\"$(printf '%%q' \"$name\")\")\n"
+           "        done < <(echo last; mmrun runs --names 2>/dev/null)\n"
            "    elif [[ -n $words ]]; then\n"
            "        COMPREPLY=($(compgen -W \"$words\" -- \"$word\"))\n"
            "    fi\n"
