@@ -7,6 +7,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+enum { TALL_FROM = 24 /* runs; a longer table scrolls within the page, though not on paper */ };
+
 void mm_part_section(mm_page *page, const char *id, const char *heading)
 {
     mm_html *html = &page->html;
@@ -27,7 +29,8 @@ void mm_part_table(mm_page *page, const char *class_name, const char *caption, b
 {
     mm_html *html = &page->html;
     // The region scrolls sideways on a narrow screen; it takes the focus so that keys can do it.
-    mm_html_begin(html, "div", "scroll");
+    const bool is_tall = sortable && page->n_runs > TALL_FROM;
+    mm_html_begin(html, "div", is_tall ? "scroll tall" : "scroll");
     mm_html_attr(html, "tabindex", "0");
     mm_html_attr(html, "role", "region");
     mm_html_attr(html, "aria-label", caption);

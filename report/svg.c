@@ -319,7 +319,7 @@ static mm_status draw_series(plot_area *plot, const mm_chart_series *series, mm_
         values[i] = series->buckets[i].n > 0 ? series->buckets[i].mean : (double)NAN;
     mm_smooth(series->buckets, n, plot->chart->smoothing, average);
     if (series->style == MM_STYLE_NONE) {
-        draw_line(plot, series, "ln", average);
+        draw_line(plot, series, "ln", values); // few buckets, means already
     } else {
         draw_band(plot, series);
         if (plot->chart->smoothing > 0) draw_line(plot, series, "raw", values);
@@ -415,7 +415,8 @@ static void draw_trouble(plot_area *plot, const mm_chart_series *series)
         if (series->style == MM_STYLE_NONE) continue;
         for (to = from; to < series->n_buckets && is_cut(plot, &buckets[to]);)
             to++;
-        const bool starts_cut = to > from && (from == 0 || !is_cut(plot, &buckets[from - 1]));
+        // A curve that begins above the range is seen coming from there.
+        const bool starts_cut = to > from && from > 0 && !is_cut(plot, &buckets[from - 1]);
         if (starts_cut && n_cut++ < TROUBLE_MARKS_MAX) mark_cut(plot, series, from, to);
     }
 }

@@ -192,7 +192,7 @@
     for (const s of shown) {
       const isGrey = s.run.c < 0;
       const name = isGrey ? 'sx' : 's' + s.run.c;
-      const line = smoothed(s.v, weight);
+      const line = isGrey ? s.v : smoothed(s.v, weight);
       const point = (i, y) => `${X(s.xs[i]).toFixed(1)} ${Y(y).toFixed(1)}`;
       const path = (values) => values.map((v, i) => v === null ? ''
         : (i && values[i - 1] !== null ? 'L' : 'M') + point(i, v)).join('');
@@ -211,7 +211,7 @@
         if (!s.bad.includes(i - 1)) mark('bad', 'M-4-4l8 8m0-8l-8 8', X(s.xs[i]), y1 + 6);
       if (isGrey) continue;
       (s.hi ?? s.v).forEach((v, i, values) => {
-        if (v > high && !(values[i - 1] > high)) mark('m ' + name, 'M0-4l4 6h-8z', X(s.xs[i]), y1 + 4);
+        if (i && v > high && !(values[i - 1] > high)) mark('m ' + name, 'M0-4l4 6h-8z', X(s.xs[i]), y1 + 4);
       });
       for (const x of positions(s.run, s.run.res ?? []).map(X)) {
         add(marks, 'path', { class: 'res ' + name, d: `M${x} ${y1}V${y0}` });

@@ -98,7 +98,11 @@ addEventListener('load', () => setTimeout(() => {
   document.title = 'PROBE ' + said.join(' ');
 }, 300));
 """
-PAYLOAD_PROBE = "setTimeout(() => { document.title = 'PROBE inert=' + (window.pwned === undefined ? 'yes' : 'NO') }, 1500);"
+PAYLOAD_PROBE = """
+setTimeout(() => {
+  document.title = 'PROBE inert=' + (window.pwned === undefined ? 'yes' : 'NO');
+}, 1500);
+"""
 
 
 def probe(browser, page, base, script):

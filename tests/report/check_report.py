@@ -92,6 +92,10 @@ def check_page(path, sections=SECTIONS):
     for svg in (a for t, a in page.elements if t == "svg" and a.get("role") == "img"):
         if "aria-labelledby" not in svg:
             faults.append(f"chart without title and description: {svg}")
+    if "--paper" in page.raw["style"][0][1]:
+        faults += check_contrast(page.raw["style"][0][1])
+    else:
+        faults.append("no colours in the style sheet")
     if re.search(r"url\(\s*['\"]?(?!#)", page.raw["style"][0][1]):
         faults.append("the style sheet refers to something")
     return faults, page
@@ -133,12 +137,43 @@ def check_payloads(page, payloads):
     return [f"payload lost: {p!r}" for p in payloads if p not in shown]
 
 
+def luminance(colour):
+    parts = [int(colour[i:i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(a, b):
+    a, b = sorted((luminance(a), luminance(b)), reverse=True)
+    return (a + 0.05) / (b + 0.05)
+
+
+def check_contrast(css):
+    """WCAG AA in light, dark and print: 4.5 for text, 3 for what is drawn."""
+    faults = []
+    themes = re.findall(r":root \{(.*?)\}", css, re.S)
+    assert len(themes) == 3, len(themes)
+    for name, theme in zip(("light", "dark", "print"), themes):
+        colour = dict(re.findall(r"--(\w+): (#[0-9a-f]{3,6})", theme))
+        colour = {k: v if len(v) == 7 else "#" + "".join(c * 2 for c in v[1:]) for k, v in colour.items()}
+        texts = [(t, g) for t in ("ink", "soft", "accent", "good", "warn", "bad") for g in ("paper", "panel")]
+        texts += [("good", "goodbg"), ("warn", "warnbg")]
+        texts += [("paper", f"h{i}") for i in (0, 1)] + [("ink", f"h{i}") for i in range(2, 7)]
+        drawn = [(f"c{i}", "paper") for i in list(range(8)) + ["x"]]
+        for pairs, least in ((texts, 4.5), (drawn, 3)):
+            for a, b in pairs:
+                if contrast(colour[a], colour[b]) < least:
+                    faults.append(f"{name}: {a} on {b} has {contrast(colour[a], colour[b]):.2f}")
+    return faults
+
+
 def render(program, what, folder):
     subprocess.run([program, what, str(folder)], check=True, stdout=subprocess.DEVNULL)
 
 
 def self_test():
     """The checker must see what it looks for."""
+    assert round(contrast("#000000", "#ffffff"), 3) == 21
     with tempfile.TemporaryDirectory() as name:
         path = pathlib.Path(name, "bad.html")
         path.write_text("<!DOCTYPE html>\n<html lang=\"en\"><meta http-equiv=Content-Security-Policy "
