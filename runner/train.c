@@ -350,13 +350,9 @@ static mm_status open_record_writers(session *s, mm_err *err)
     snprintf(threads, sizeof threads, "%d", mm_engine_threads(s->engine));
     record_env(&to, "threads", threads);
     MM_TRY(to.status);
-    if (is_resumed) {
-        char message[96];
-        snprintf(message, sizeof message, "resumed at step %" PRId64 " of %" PRId64, s->at.step,
-                 s->steps);
-        mm_say(s->context, "%s: %s.", s->run.name, message);
-        MM_TRY(mm_store_event(s->store, s->run_id, "info", "resume", message, err));
-    }
+    if (is_resumed)
+        mm_say(s->context, "%s: resumed at step %" PRId64 " of %" PRId64 ".", s->run.name,
+               s->at.step, s->steps);
     return mm_progress_new(&s->progress, s->context, s->run.name, err);
 }
 
@@ -552,41 +548,45 @@ static mm_status train_steps(session *s, mm_err *err)
 // ---- settling
 // --------------------------------------------------------------------------------------
 
-// Closes the writers and writes the final status. The first failure is the one that is told.
-static mm_status settle(session *s, mm_status status, mm_err *err)
+// The first failure is the one that is told.
+static mm_status first_of(mm_status status, mm_status late, const mm_err *why, mm_err *err)
 {
-    mm_err late = {0};
+    if (status != MM_OK || late == MM_OK) return status;
+    if (err) *err = *why;
+    return late;
+}
+
+static void tell_cost(const session *s)
+{
     double stall = 0;
     double writing = 0;
     int64_t bytes = 0;
-    if (s->saver) mm_saver_stats(s->saver, &stall, &writing, &bytes);
-    mm_status closed = mm_saver_close(s->saver, &late);
-    if (status == MM_OK && closed != MM_OK) {
-        status = closed;
-        if (err) *err = late;
-    }
-    closed = mm_metrics_close(s->metrics, &late);
-    if (status == MM_OK && closed != MM_OK) {
-        status = closed;
-        if (err) *err = late;
-    }
-    s->saver = NULL;
-    s->metrics = NULL;
-    if (!s->claim) return status;
-    if (status == MM_ENAN && err)
-        closed = mm_store_event(s->store, s->run_id, "error", "nan", err->message, &late);
-    const char *end = status == MM_OK ? "finished" : status == MM_ECANCELED ? "stopped" : "failed";
-    const char *why = status == MM_OK || status == MM_ECANCELED || !err ? NULL : err->message;
-    closed = mm_run_end(s->claim, end, why, &late);
-    s->claim = NULL;
-    if (status == MM_OK && closed != MM_OK) {
-        status = closed;
-        if (err) *err = late;
-    }
-    if (bytes > 0 && status == MM_OK)
+    mm_saver_stats(s->saver, &stall, &writing, &bytes);
+    if (bytes > 0)
         mm_say(s->context,
                "Checkpoints: %.1f MB written in %.1f s beside the training, which waited %.2f s.",
                (double)bytes / 1e6, writing, stall);
+}
+
+// Closes the writers and writes the final status.
+static mm_status settle(session *s, mm_status status, mm_err *err)
+{
+    mm_err why = {0};
+    mm_progress_end(s->progress);
+    s->progress = NULL;
+    if (s->saver && status == MM_OK) tell_cost(s);
+    status = first_of(status, mm_saver_close(s->saver, &why), &why, err);
+    status = first_of(status, mm_metrics_close(s->metrics, &why), &why, err);
+    s->saver = NULL;
+    s->metrics = NULL;
+    if (!s->claim) return status;
+    const char *reason = status == MM_OK || status == MM_ECANCELED || !err ? NULL : err->message;
+    if (status == MM_ENAN && reason)
+        status = first_of(status, mm_store_event(s->store, s->run_id, "error", "nan", reason, &why),
+                          &why, err);
+    const char *end = status == MM_OK ? "finished" : status == MM_ECANCELED ? "stopped" : "failed";
+    status = first_of(status, mm_run_end(s->claim, end, reason, &why), &why, err);
+    s->claim = NULL;
     return status;
 }
 

@@ -3,6 +3,7 @@
 
 #include "core/base/file.h"
 #include "core/base/json.h"
+#include "core/base/utf8.h"
 #include "core/nn/engine.h"
 #include "runner/environment.h"
 
@@ -178,14 +179,12 @@ static mm_status default_prompts(const mm_corpus *corpus, const mm_config *confi
         MM_GO(mm_tokenizer_decode(corpus->tokenizer, batch->tokens + first, (size_t)take, true,
                                   &text, err));
         MM_GO(mm_str_check(&text, err));
-        // A cut inside a character leaves bytes that are no text; they are left out.
+        // One line, whole characters: a cut inside one leaves bytes that are no text.
+        text.length = strcspn(mm_str_text(&text), "\n");
+        text.length = mm_utf8_valid(mm_str_text(&text), text.length);
+        if (text.length == 0) continue;
         json_t *prompt = json_stringn(mm_str_text(&text), text.length);
-        while (!prompt && text.length > 0)
-            prompt = json_stringn(mm_str_text(&text), --text.length);
-        if (json_string_length(prompt) == 0)
-            json_decref(prompt);
-        else
-            json_array_append_new(prompts, prompt);
+        if (prompt) json_array_append_new(prompts, prompt);
     }
 done:
     mm_str_drop(&text);
