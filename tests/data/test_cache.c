@@ -293,6 +293,44 @@ static void test_unusable_input_leaves_nothing(void **state)
     places_drop(&where);
 }
 
+static void check_default_dir(const places *where, const char *expected)
+{
+    const mm_cache_options options = {.path = where->data};
+    mm_token_cache *cache;
+    CHECK_OK(mm_token_cache_open(&cache, &options, tokenizer, ok_err));
+    const char *path = mm_token_cache_path(cache);
+    if (strncmp(path, expected, strlen(expected)) != 0) fail_msg("%s, not in %s", path, expected);
+    mm_token_cache_close(cache);
+}
+
+static void test_the_folder_comes_from_the_environment(void **state)
+{
+    places where = places_in(*state, "t.jsonl");
+    char *home = path_in(*state, "home");
+    char *home_cache = path_in(home, ".cache/mmrun/");
+    char *xdg = path_in(*state, "xdg");
+    char *xdg_cache = path_in(xdg, "mmrun/");
+    char *old_home = mm_strdup(getenv("HOME") ? getenv("HOME") : "/");
+    write_text(where.data, "{\"text\":\"a\"}\n");
+    setenv("MMRUN_CACHE", where.cache, 1);
+    setenv("XDG_CACHE_HOME", xdg, 1);
+    setenv("HOME", home, 1);
+    check_default_dir(&where, where.cache);
+    unsetenv("MMRUN_CACHE");
+    check_default_dir(&where, xdg_cache);
+    // A folder that cannot be made is passed over.
+    setenv("XDG_CACHE_HOME", where.data, 1);
+    check_default_dir(&where, home_cache);
+    setenv("HOME", old_home, 1);
+    unsetenv("XDG_CACHE_HOME");
+    mm_free(old_home);
+    mm_free(xdg_cache);
+    mm_free(xdg);
+    mm_free(home_cache);
+    mm_free(home);
+    places_drop(&where);
+}
+
 typedef struct progress_seen {
     uint64_t done;
     int calls;
@@ -489,6 +527,7 @@ int main(void)
         cmocka_unit_test(test_changed_data_gets_another_cache),
         cmocka_unit_test(test_bad_rows_stop_the_build_unless_skipped),
         cmocka_unit_test(test_unusable_input_leaves_nothing),
+        cmocka_unit_test(test_the_folder_comes_from_the_environment),
         cmocka_unit_test(test_progress_rises_to_the_end),
         cmocka_unit_test(test_of_several_processes_one_builds),
         cmocka_unit_test(test_a_killed_build_leaves_no_wrong_cache),

@@ -2,6 +2,9 @@
  * and damaged files, and the limits. */
 #include "tests/data/fixtures.h"
 
+#include "core/base/rng.h"
+#include "core/base/utf8.h"
+
 #include <zlib.h>
 #include <zstd.h>
 
@@ -564,6 +567,61 @@ static void test_no_memory_is_reported_wherever_it_runs_out(void **state)
     mm_free(path);
 }
 
+// Without the flush to disk that thousands of files would wait for.
+static void write_plain(const char *path, const mm_str *content)
+{
+    FILE *file = fopen(path, "wb");
+    assert_non_null(file);
+    assert_int_equal(fwrite(content->data, 1, content->length, file), content->length);
+    assert_int_equal(fclose(file), 0);
+}
+
+/* Damages files at random and reads them: whatever comes, the call returns, counts agree, and a
+ * failure has a message. Sanitizers watch the rest. */
+static void test_random_damage_is_an_error_or_a_bad_row(void **state)
+{
+    enum { ROUNDS = 150 };
+    char *path = path_in(*state, "fuzz.jsonl");
+    char *text_path = path_in(*state, "fuzz.txt");
+    static const char SIGNS[] = "{}[]\",:\\\n\0\xFF 0eu";
+    mm_rng rng;
+    mm_rng_init(&rng, 77, MM_RNG_TEST, 0);
+    for (size_t i = 0; i < sizeof GOOD / sizeof GOOD[0]; i++) {
+        for (int round = 0; round < ROUNDS; round++) {
+            mm_str content = {0};
+            mm_str_add(&content, GOOD[i].content);
+            for (uint32_t edits = 1 + mm_rng_below(&rng, 4); edits > 0; edits--) {
+                const uint32_t at = mm_rng_below(&rng, (uint32_t)content.length);
+                content.data[at] = SIGNS[mm_rng_below(&rng, sizeof SIGNS - 1)];
+            }
+            if (mm_rng_below(&rng, 4) == 0)
+                content.length = 1 + mm_rng_below(&rng, (uint32_t)content.length);
+            const mm_row_format format = (mm_row_format)mm_rng_below(&rng, MM_ROWS_JOINED + 1);
+            const char *used = mm_rng_below(&rng, 8) == 0 ? text_path : path;
+            mm_str rows = {0};
+            mm_row_report report = {0};
+            mm_err err = {0};
+            write_plain(used, &content);
+            const mm_status status = read_all(used, format, &rows, &report, &err);
+            if (status == MM_OK) {
+                int64_t bad = 0;
+                for (int k = 0; k < MM_BAD_REASONS; k++)
+                    bad += report.bad_by_reason[k];
+                assert_int_equal(bad, report.bad);
+                assert_int_equal(report.n_first, bad < MM_BAD_ROWS_KEPT ? bad : MM_BAD_ROWS_KEPT);
+                assert_int_equal(mm_utf8_valid(mm_str_text(&rows), rows.length), rows.length);
+            } else {
+                assert_int_equal(status, MM_EFORMAT);
+                check_message(&err, used);
+            }
+            mm_str_drop(&rows);
+            mm_str_drop(&content);
+        }
+    }
+    mm_free(path);
+    mm_free(text_path);
+}
+
 static void test_formats_have_names(void **state)
 {
     (void)state;
@@ -627,6 +685,7 @@ int main(void)
         cmocka_unit_test(test_long_rows_are_stepped_over),
         cmocka_unit_test(test_compressed_files_are_read_through),
         cmocka_unit_test(test_no_memory_is_reported_wherever_it_runs_out),
+        cmocka_unit_test(test_random_damage_is_an_error_or_a_bad_row),
         cmocka_unit_test(test_formats_have_names),
         cmocka_unit_test(test_real_files_read_as_they_are)};
     // One folder for the program: the tests overwrite what they need.
