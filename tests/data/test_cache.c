@@ -213,8 +213,8 @@ static void test_damage_is_found_and_the_cache_built_anew(void **state)
     char *sound = read_file(path, &bytes);
     char *damaged = mm_alloc(bytes + 1);
     assert_true(bytes > 10000);
-    // Every byte of the header, then every 1000th.
-    for (size_t at = 0; at < bytes; at += at < HEADER_BYTES ? 1 : STRIDE) {
+    // Bytes in every field of the header, then every 1000th.
+    for (size_t at = 0; at < bytes; at += at < HEADER_BYTES ? 5 : STRIDE) {
         memcpy(damaged, sound, bytes);
         damaged[at] ^= 0x41;
         check_rebuilt(&where, path, damaged, bytes, sound, bytes);
