@@ -45,7 +45,8 @@ class TestBash(harness.CliTest):
 
     def test_names_of_runs_are_never_executed(self):
         self.run_mmrun("data", "synth", "--out", "data", "--kind", "pretrain", "--rows", "40")
-        self.run_mmrun("pretrain", "--data", "data/pretrain.jsonl", "--hidden", "16", "--layers", "1",
+        self.run_mmrun("pretrain", "--data", "data/pretrain.jsonl", "--val",
+                       "data/pretrain_val.jsonl", "--hidden", "16", "--layers", "1",
                        "--heads", "2", "--kv-heads", "1", "--vocab", "300", "--steps", "1", "--name", "plain",
                        "--batch", "1", "--seq-len", "32", "--gen-tokens", "2")
         self.assertEqual(self.complete("show", "p"), ["plain"])
