@@ -12,7 +12,7 @@
 
 const mm_option mm_show_options[] = {
     {.name = "config", .help = "only the hyperparameters, each with its origin"},
-    {.name = "all", .aliases = "a", .help = "every event and sample, not only the last ones"},
+    {.name = "all", .aliases = "a", .help = "every hyperparameter, event and sample"},
     {0},
 };
 
@@ -287,14 +287,21 @@ static void add_value(mm_table *table, const char *value)
     mm_table_cell(table, "%.*s%s", (int)bytes, value, bytes < length ? "..." : "");
 }
 
-static mm_status print_config(const mm_context *context, const record *r, mm_err *err)
+/* All hyperparameters, or those that somebody chose. */
+static mm_status print_config(const mm_context *context, const record *r, bool only_chosen,
+                              mm_err *err)
 {
     static const char *const HEADERS[] = {"NAME", "VALUE", "ORIGIN"};
     mm_table *table = NULL;
+    size_t n_left_out = 0;
     MM_TRY(mm_table_new(&table, HEADERS, 3, err));
     mm_table_indent(table, 2);
     for (size_t i = 0; i < r->n_params; i++) {
         const mm_param *p = &r->params[i];
+        if (only_chosen && p->is_default) {
+            n_left_out++;
+            continue;
+        }
         mm_table_cell(table, "%s", p->name);
         add_value(table, p->value ? p->value : "");
         if (!p->is_default) mm_table_color(table, MM_COLOR_BOLD);
@@ -302,6 +309,7 @@ static mm_status print_config(const mm_context *context, const record *r, mm_err
         mm_table_color(table, MM_COLOR_DIM);
     }
     mm_table_print(table, context);
+    if (n_left_out > 0) mm_out("  (%zu at their defaults: --config)\n", n_left_out);
     return MM_OK;
 }
 
@@ -542,9 +550,9 @@ static void print_lineage(const mm_context *context, const record *r)
 static mm_status print_text(const mm_context *context, const record *r, bool is_all, mm_err *err)
 {
     print_summary(context, r);
-    heading(context, "Hyperparameters");
-    MM_TRY(print_config(context, r, err));
     MM_TRY(print_metrics(context, r, err));
+    heading(context, "Hyperparameters");
+    MM_TRY(print_config(context, r, !is_all, err));
     MM_TRY(print_checkpoints(context, r, err));
     MM_TRY(print_datasets(context, r, err));
     print_generations(context, r, is_all);
@@ -567,7 +575,7 @@ mm_status mm_cmd_show(const mm_context *context, const mm_args *args, mm_err *er
     if (context->json)
         print_json(&r, only_config);
     else if (only_config)
-        MM_GO(print_config(context, &r, err));
+        MM_GO(print_config(context, &r, false, err));
     else
         MM_GO(print_text(context, &r, mm_args_has(args, "all"), err));
 done:

@@ -1,6 +1,7 @@
 /* Help: the overview, one command in full, the list of a family, all from the tables. */
 #include "runner/args.h"
 #include "runner/commands.h"
+#include "runner/config.h"
 #include "runner/help.h"
 #include "runner/width.h"
 
@@ -16,25 +17,29 @@ void mm_out_wrapped(const mm_context *context, const char *text, int left, int a
     if (width < left + 20) width = left + 20;
     if (at < left) mm_out("%*s", left - at, "");
     int column = left;
+    size_t blanks = 0; // before the next word, not written yet: a line has none at its end
     while (*text) {
         const size_t bytes = strcspn(text, " \n");
         const int columns = mm_text_width(text, bytes);
-        if (column > left && column + columns > width) {
+        if (column > left && column + (int)blanks + columns > width) {
             mm_out("\n%*s", left, "");
             column = left;
+            blanks = 0;
         }
-        mm_out("%.*s", (int)bytes, text);
-        column += columns;
-        text += bytes;
-        if (*text == '\n') {
-            mm_out("\n%*s", text[1] ? left : 0, "");
+        if (bytes > 0) {
+            mm_out("%*s%.*s", (int)blanks, "", (int)bytes, text);
+            column += (int)blanks + columns;
+            blanks = 0;
+            text += bytes;
+        } else if (*text == '\n') {
+            if (!text[1]) break; // the newline below ends the text
+            mm_out("\n%*s", left, "");
             column = left;
+            blanks = 0;
             text++;
-        } else if (*text == ' ') {
+        } else {
             // Several blanks in a row are an indent or an alignment of the author's.
-            const size_t blanks = strspn(text, " ");
-            if (column + (int)blanks < width) mm_out("%.*s", (int)blanks, text);
-            column += (int)blanks;
+            blanks = strspn(text, " ");
             text += blanks;
         }
     }
@@ -93,12 +98,24 @@ static void add_option_right(mm_str *out, const mm_option *option)
     }
 }
 
-static void out_option(const mm_context *context, const mm_option *option)
+/* "[16]" behind the help of a hyperparameter. */
+static void add_default(mm_str *out, const mm_config *config, const mm_option *option)
+{
+    const char *canonical = NULL;
+    if (!config || !mm_config_known(option->name, &canonical)) return;
+    const char *value = mm_config_text(config, canonical);
+    if (*value) mm_str_addf(out, " [%s]", value);
+}
+
+/* `defaults` is NULL for options that are no hyperparameters. */
+static void out_option(const mm_context *context, const mm_option *option,
+                       const mm_config *defaults)
 {
     mm_str left = {0};
     mm_str right = {0};
     add_option_left(&left, option);
     add_option_right(&right, option);
+    add_default(&right, defaults, option);
     int at = mm_text_width(mm_str_text(&left), left.length);
     mm_out("%s", mm_str_text(&left));
     if (at + 2 > LEFT_MAX) {
@@ -126,12 +143,14 @@ static bool is_group_done(const mm_option *const *tables, size_t table, size_t r
 }
 
 static void out_group(const mm_context *context, const mm_option *const *tables, size_t n,
-                      const char *group)
+                      const char *group, const mm_config *defaults)
 {
     out_heading(context, group);
     for (size_t t = 0; t < n; t++)
         for (size_t i = 0; tables[t][i].name; i++)
-            if (strcmp(group_of(&tables[t][i]), group) == 0) out_option(context, &tables[t][i]);
+            if (strcmp(group_of(&tables[t][i]), group) == 0)
+                out_option(context, &tables[t][i],
+                           tables[t] == mm_config_options() ? defaults : NULL);
 }
 
 void mm_help_command(const mm_context *context, const mm_command *command)
@@ -145,14 +164,19 @@ void mm_help_command(const mm_context *context, const mm_command *command)
         mm_out("\n");
         mm_out_wrapped(context, command->details, 0, 0);
     }
+    mm_config *defaults = NULL;
+    // Without memory for them the help stands without its defaults.
+    if (command->takes_config && mm_config_new(&defaults, "pretrain", NULL) != MM_OK)
+        defaults = NULL;
     for (size_t t = 0; t < n; t++)
         for (size_t i = 0; tables[t][i].name; i++) {
             const char *group = group_of(&tables[t][i]);
-            if (!is_group_done(tables, t, i, group)) out_group(context, tables, n, group);
+            if (!is_group_done(tables, t, i, group)) out_group(context, tables, n, group, defaults);
         }
+    mm_config_free(defaults);
     out_heading(context, "Everywhere");
     for (const mm_option *option = mm_global_options; option->name; option++)
-        out_option(context, option);
+        out_option(context, option, NULL);
 }
 
 static void out_command_line(const mm_context *context, const mm_command *command, int left)

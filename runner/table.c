@@ -197,12 +197,13 @@ static void add_cell_text(mm_str *out, const table_cell *cell, const table_colum
 
 static void add_row(mm_str *out, const mm_table *table, size_t first, const mm_context *context)
 {
+    // Nothing is written behind the last cell that has a text.
     size_t last = 0;
     for (size_t c = 0; c < table->n_columns; c++)
-        if (!table->columns[c].is_hidden) last = c;
+        if (!table->columns[c].is_hidden && table->cells[first + c].text[0]) last = c;
     add_padding(out, table->indent);
     bool is_first = true;
-    for (size_t c = 0; c < table->n_columns; c++) {
+    for (size_t c = 0; c <= last; c++) {
         if (table->columns[c].is_hidden) continue;
         if (!is_first) add_padding(out, GAP);
         is_first = false;

@@ -119,16 +119,19 @@ class TestShow(LookTest):
     def test_sections(self):
         text = self.run_mmrun("show", "narrow").out
         for pattern in ("(?m)^narrow  run 1", "(?m)^Hyperparameters$",
-                        r"(?m)^  hidden_size +16 +command line$", r"(?m)^  beta1 +0\.9 +default$",
+                        r"(?m)^  hidden_size +16 +command line$",
                         "(?m)^Metrics$", r"(?m)^  val_loss +\d", "(?m)^Checkpoints$", "@best",
                         "@final", "(?m)^Data$", r"(?m)^  train +.*pretrain\.jsonl",
                         "(?m)^Samples$", "(?m)^Environment$", r"reproduce: mmrun pretrain --data"):
             self.assertRegex(text, pattern)
         self.assertNotIn("continue:", text)
+        self.assertNotIn("beta1", text)
+        self.run_mmrun("show", "narrow", "--all", out=r"(?m)^  beta1 +0\.9 +default$")
 
     def test_config_alone(self):
         text = self.run_mmrun("show", "last", "--config").out
         self.assertRegex(text, r"hidden_size +32 +command line")
+        self.assertRegex(text, r"beta1 +0\.9 +default")
         self.assertNotIn("Metrics", text)
         params = self.run_mmrun("show", "last", "--config", "--json").json()
         self.assertEqual(set(params), {"params"})
