@@ -283,7 +283,7 @@ static void check_database(checks *all, const mm_context *context)
                        (long long)info.checkpoints);
         judge(c, FINE, "`mmrun db check` verifies every byte of it");
     } else {
-        check *c = add(all, GROUP, "file", "%.120s: %.120s", context->db_path, err.message);
+        check *c = add(all, GROUP, "file", "%.*s", (int)strcspn(err.message, "\n"), err.message);
         judge(c, PROBLEM, "move it away, or take back a copy made by `mmrun db backup`");
     }
     mm_store_close(store);

@@ -242,6 +242,22 @@ class TestTidy(LookTest):
         self.run_mmrun("report", "narrow", "--all", expect=2, err="not several")
 
 
+class TestDoctor(harness.CliTest):
+    def checks(self, *args, expect):
+        answer = self.run_mmrun(*args, "doctor", "--json", expect=expect)
+        told = answer.json_lines()[0]["doctor"]
+        bad = {c["name"]: c["fix"] for c in told["checks"] if c["verdict"] == "problem"}
+        self.assertEqual(told["problems"], len(bad))
+        return bad
+
+    def test_problems_are_named_with_what_helps(self):
+        self.assertEqual(self.checks(expect=0), {})
+        self.assertIn("mkdir -p", self.checks("--db", "not/there.db", expect=1)["free"])
+        self.write("other.db", "no database\n")
+        self.assertIn("db backup", self.checks("--db", "other.db", expect=1)["file"])
+        self.assertEqual(self.read("other.db"), "no database\n")
+
+
 class TestExportOfMetrics(LookTest):
     def rows(self, run, names=None):
         return [(r, s, n, v) for r, s, n, v in self.query(
