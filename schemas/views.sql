@@ -45,8 +45,9 @@ SELECT r.id,
        (SELECT count(*) FROM attempt a WHERE a.run_id = r.id) AS attempts
   FROM run r;
 
--- A live run beats every 5 s. One that says 'running' but has been silent for a minute reads 'killed' here; mmrun's own
--- commands know it at once, from the lock that the kernel frees, and the next one that writes stores it.
+-- A live run beats every 5 s. One that says 'running' but has been silent for a minute reads 'killed'
+-- here; mmrun's own commands know it at once, from the lock that the kernel frees, and the next one
+-- that writes stores it.
 CREATE VIEW runs AS
 SELECT id,
        name,

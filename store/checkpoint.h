@@ -45,7 +45,8 @@ typedef struct mm_checkpoint_info {
     int64_t step;
     const char *kind;
     const char *state;
-    const char *sha256; /* of the manifest: names, shapes and digests of all blobs */
+    const char
+        *sha256; /* of the manifest: step, kind, state, and of all blobs names, shapes, digests */
     int64_t raw_bytes;
     int64_t stored_bytes; /* compressed size of the chunks this checkpoint refers to */
     int64_t created_ms;
@@ -60,8 +61,9 @@ MM_NODISCARD mm_status mm_checkpoint_write(mm_store *store, const mm_checkpoint_
                                            int64_t *id, mm_err *err);
 
 /* Background saver with its own connection. submit copies the data and returns; if the previous one
- * is still being written it waits. keep > 0: afterwards only the newest `keep`, the best and the
- * final stay. */
+ * is still being written it waits. If the previous one failed, submit says so and takes nothing;
+ * the next submit starts afresh. keep > 0: afterwards only the newest `keep`, the best and the
+ * final stay. One thread submits. */
 typedef struct mm_saver mm_saver;
 MM_NODISCARD mm_status mm_saver_open(mm_saver **out, const char *db_path, int32_t keep,
                                      mm_err *err);

@@ -38,11 +38,13 @@ void mm_chunk_codec_drop(mm_chunk_codec *codec)
 }
 
 // Byte b of element i goes to plane b, place i; what is left over of a broken element follows.
-static void split_planes(uint8_t *planes, const uint8_t *raw, size_t bytes, size_t element_bytes)
+// Inlined with a constant element size, so that the compiler makes vector code of it.
+static inline __attribute__((always_inline)) void
+split(uint8_t *restrict planes, const uint8_t *restrict raw, size_t bytes, size_t element_bytes)
 {
     const size_t n = bytes / element_bytes;
     for (size_t b = 0; b < element_bytes; b++) {
-        uint8_t *plane = planes + b * n;
+        uint8_t *restrict plane = planes + b * n;
         for (size_t i = 0; i < n; i++) {
             plane[i] = raw[i * element_bytes + b];
         }
@@ -50,16 +52,44 @@ static void split_planes(uint8_t *planes, const uint8_t *raw, size_t bytes, size
     memcpy(planes + n * element_bytes, raw + n * element_bytes, bytes - n * element_bytes);
 }
 
-static void join_planes(uint8_t *raw, const uint8_t *planes, size_t bytes, size_t element_bytes)
+static inline __attribute__((always_inline)) void
+join(uint8_t *restrict raw, const uint8_t *restrict planes, size_t bytes, size_t element_bytes)
 {
     const size_t n = bytes / element_bytes;
-    for (size_t b = 0; b < element_bytes; b++) {
-        const uint8_t *plane = planes + b * n;
-        for (size_t i = 0; i < n; i++) {
-            raw[i * element_bytes + b] = plane[i];
+    for (size_t i = 0; i < n; i++) {
+        for (size_t b = 0; b < element_bytes; b++) {
+            raw[i * element_bytes + b] = planes[b * n + i];
         }
     }
     memcpy(raw + n * element_bytes, planes + n * element_bytes, bytes - n * element_bytes);
+}
+
+static void split_planes(uint8_t *planes, const uint8_t *raw, size_t bytes, size_t element_bytes)
+{
+    switch (element_bytes) {
+    case 2:
+        split(planes, raw, bytes, 2);
+        break;
+    case 4:
+        split(planes, raw, bytes, 4);
+        break;
+    default:
+        split(planes, raw, bytes, 8);
+    }
+}
+
+static void join_planes(uint8_t *raw, const uint8_t *planes, size_t bytes, size_t element_bytes)
+{
+    switch (element_bytes) {
+    case 2:
+        join(raw, planes, bytes, 2);
+        break;
+    case 4:
+        join(raw, planes, bytes, 4);
+        break;
+    default:
+        join(raw, planes, bytes, 8);
+    }
 }
 
 static bool is_element_size(int64_t bytes)

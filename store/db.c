@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -22,8 +23,11 @@ enum {
     BUSY_SECONDS = 30,
 };
 
-mm_status mm_db_fail(mm_store *store, int code, const char *doing, mm_err *err)
+mm_status mm_db_fail(mm_store *store, int code, const char *sql, mm_err *err)
 {
+    // The beginning of a statement says enough to find it.
+    char doing[48];
+    snprintf(doing, sizeof doing, "%.*s", (int)strcspn(sql, "\n("), sql);
     const char *path = store->path;
     const int number = store->db ? sqlite3_system_errno(store->db) : 0;
     const char *text = store->db ? sqlite3_errmsg(store->db) : sqlite3_errstr(code);
@@ -272,12 +276,13 @@ void mm_db_unlock(mm_store *store)
 
 // Copies the WAL into the file. Failure costs nothing: the WAL stays and the next commit tries
 // again.
-static void checkpoint(mm_store *store, int mode)
+static void checkpoint(mm_store *store)
 {
     MM_ASSERT(store->lock_depth > 0 && !store->in_transaction);
     int pages = 0;
     int pages_done = 0;
-    const int code = sqlite3_wal_checkpoint_v2(store->db, NULL, mode, &pages, &pages_done);
+    const int code =
+        sqlite3_wal_checkpoint_v2(store->db, NULL, SQLITE_CHECKPOINT_PASSIVE, &pages, &pages_done);
     // A reader that holds an old snapshot stops a checkpoint short: wait for another 4 MiB, do not
     // flush the disk at every commit meanwhile.
     const bool is_done = code == SQLITE_OK && pages == pages_done;
@@ -312,7 +317,7 @@ mm_status mm_db_commit(mm_store *store, mm_err *err)
         return status;
     }
     store->in_transaction = false;
-    if (store->wal_pages > store->wal_pages_limit) checkpoint(store, SQLITE_CHECKPOINT_PASSIVE);
+    if (store->wal_pages > store->wal_pages_limit) checkpoint(store);
     mm_db_unlock(store);
     return MM_OK;
 }
@@ -479,8 +484,9 @@ void mm_db_close(mm_store *store)
     const bool is_locked =
         store->mode != MM_STORE_READ && store->lock_fd >= 0 && mm_db_lock(store, NULL) == MM_OK;
     if (is_locked) {
-        checkpoint(store, SQLITE_CHECKPOINT_TRUNCATE);
-        // Under the lock the last connection may tidy up: SQLite then removes the empty WAL.
+        // Passive: never waits for a reader. The last connection of all, which SQLite finds out by
+        // an exclusive file lock, then empties and removes the WAL; still under our lock.
+        checkpoint(store);
         sqlite3_db_config(store->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, NULL);
     }
     close_handle(store);

@@ -12,7 +12,7 @@
 
 #include <sqlite3.h>
 
-enum { MM_DB_STATEMENTS_MAX = 128 };
+enum { MM_DB_STATEMENTS_MAX = 256 }; /* the folder has about 160 */
 
 typedef struct mm_statement {
     const char *sql; /* a string literal: compared by address */
@@ -29,7 +29,6 @@ struct mm_store {
     bool in_transaction;
     bool is_full_sync;
     bool is_copying;     /* VACUUM INTO reads this database but SQLite calls it a write */
-    bool has_process;    /* host and boot_id are filled */
     int wal_pages;       /* after the last commit of this connection */
     int wal_pages_limit; /* beyond it a commit is followed by a checkpoint */
     mm_statement statements[MM_DB_STATEMENTS_MAX];
@@ -107,7 +106,7 @@ bool mm_db_has_wal(const mm_store *store);
 /* A consistent, compact copy into a new file, flushed to the disk. */
 MM_NODISCARD mm_status mm_db_copy(mm_store *store, const char *path, mm_err *err);
 
-/* The error of the connection's last call. `doing` completes "while ...". */
-mm_status mm_db_fail(mm_store *store, int code, const char *doing, mm_err *err);
+/* The error of the connection's last call, with what to do about it. */
+mm_status mm_db_fail(mm_store *store, int code, const char *sql, mm_err *err);
 
 #endif

@@ -24,14 +24,17 @@ MM_NODISCARD mm_status mm_metrics_open(mm_metrics **out, mm_claim *claim, mm_err
 MM_NODISCARD mm_status mm_metrics_series(mm_metrics *metrics, const char *name, int32_t *series,
                                          mm_err *err);
 /* Never fails, never blocks on the disk; if the ring is full it waits for the writer and records an
- * event. */
+ * event. Only while the ring is full and the writer is failing (see mm_metrics_status) are points
+ * given up. */
 void mm_metric_log(mm_metrics *metrics, int32_t series, int64_t step, double value);
 /* Returns when every point logged before is committed; reports the writer's failure (disk full …).
  */
 MM_NODISCARD mm_status mm_metrics_flush(mm_metrics *metrics, mm_err *err);
-/* First failure of the writer thread so far, without waiting. */
+/* How the writer's last commit went, without waiting. A failed one (disk full ...) is tried again
+ * every second; the points wait in the ring, and MM_OK comes back when they are in. */
 MM_NODISCARD mm_status mm_metrics_status(mm_metrics *metrics, mm_err *err);
-/* Flushes, stops the thread, removes the ring. Frees in every case. */
+/* Flushes, stops the thread, removes the ring; if that fails the ring stays and is replayed by the
+ * next who opens the database for writing. To be called before mm_run_end. Frees in every case. */
 MM_NODISCARD mm_status mm_metrics_close(mm_metrics *metrics, mm_err *err);
 
 #ifdef __cplusplus

@@ -1,5 +1,6 @@
 /* The store without metrics and checkpoints: files, runs, claims, records, references, migrations.
  */
+#include "core/base/clock.h"
 #include "store/db.h"
 #include "store/lock.h"
 #include "store/schema.h"
@@ -764,6 +765,45 @@ static void the_wal_stays_short(void **state)
     mm_store_close(store);
 }
 
+static void a_reader_with_an_old_snapshot_stops_nobody(void **state)
+{
+    const fixture *fix = *state;
+    mm_store *store = open_store(fix->path, MM_STORE_CREATE);
+    make_run(store, "a");
+    sqlite3 *reader;
+    assert_int_equal(sqlite3_open(fix->path, &reader), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(reader, "BEGIN; SELECT * FROM runs", NULL, NULL, NULL),
+                     SQLITE_OK);
+    const int64_t start = mm_mono_ns();
+    make_run(store, "b");
+    mm_store_close(store);
+    store = open_store(fix->path, MM_STORE_WRITE);
+    make_run(store, "c");
+    mm_store_close(store);
+    assert_true(mm_mono_ns() - start < INT64_C(10000000000)); // a wait would be 30 s
+    assert_int_equal(sqlite3_exec(reader, "COMMIT", NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(reader);
+    assert_int_equal(sql_int(fix->path, "SELECT count(*) FROM runs"), 3);
+}
+
+static void a_silent_run_reads_killed_in_plain_sql(void **state)
+{
+    const fixture *fix = *state;
+    mm_store *store = open_store(fix->path, MM_STORE_CREATE);
+    mm_claim *claim = claim_run(store, make_run(store, "a"), -1);
+    assert_string_equal(sql_text(fix->path, "SELECT status FROM runs"), "running");
+    sql_run(fix->path, "UPDATE attempt SET heartbeat_ms = heartbeat_ms - 61000");
+    assert_string_equal(sql_text(fix->path, "SELECT status FROM runs"), "killed");
+    // The lock knows better.
+    mm_arena arena = {0};
+    mm_run_info info;
+    OK(mm_store_run(store, 1, &arena, &info, err));
+    assert_string_equal(info.status, "running");
+    mm_arena_drop(&arena);
+    OK(mm_run_end(claim, "finished", NULL, err));
+    mm_store_close(store);
+}
+
 static void file_systems_and_versions_are_known(void **state)
 {
     (void)state;
@@ -804,6 +844,8 @@ int main(void)
         TEST(all_writes_go_through_one_function),
         TEST(the_lock_is_held_during_a_transaction_and_not_after),
         TEST(the_wal_stays_short),
+        TEST(a_reader_with_an_old_snapshot_stops_nobody),
+        TEST(a_silent_run_reads_killed_in_plain_sql),
         TEST(file_systems_and_versions_are_known),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
