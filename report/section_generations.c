@@ -10,7 +10,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FOLD_COLUMNS = 640 /* a longer answer is folded */ };
+enum {
+    FOLD_COLUMNS = 640, /* a longer answer is folded */
+    EVEN_COLUMNS = 4    /* up to this many runs get columns of equal width */
+};
 
 /* An answer with the run that gave it. */
 typedef struct answer {
@@ -25,9 +28,9 @@ typedef struct answer_sheet {
     size_t *run_idxs; /* runs with answers: the columns */
     size_t n_runs;
     size_t n_runs_left_out;
-    size_t n_steps_left_out;
+    size_t n_answers_left_out;
     size_t n_cut;
-    bool has_one_sampling; /* all with the same temperature, top_p, top_k */
+    bool has_one_sampling; /* the prompt at hand: all with the same settings and seed */
 } answer_sheet;
 
 static const char *or_empty(const char *text) { return text ? text : ""; }
@@ -53,7 +56,8 @@ static int by_place(const void *a, const void *b)
 static bool is_same_sampling(const mm_generation_row *a, const mm_generation_row *b)
 {
     return !(a->temperature < b->temperature || a->temperature > b->temperature ||
-             a->top_p < b->top_p || a->top_p > b->top_p || a->top_k != b->top_k);
+             a->top_p < b->top_p || a->top_p > b->top_p || a->top_k != b->top_k ||
+             a->seed != b->seed);
 }
 
 static mm_status collect(answer_sheet *answers, mm_err *err)
@@ -85,10 +89,6 @@ static mm_status collect(answer_sheet *answers, mm_err *err)
         for (size_t j = 0; j < page->runs[i].n_generations; j++)
             answers->items[n++] = (answer){.row = &page->runs[i].generations[j], .run_idx = i};
     qsort(answers->items, n, sizeof *answers->items, by_place);
-    answers->has_one_sampling = true;
-    for (size_t i = 1; i < n; i++)
-        if (!is_same_sampling(answers->items[0].row, answers->items[i].row))
-            answers->has_one_sampling = false;
     return MM_OK;
 }
 
@@ -98,7 +98,8 @@ static void write_sampling(mm_html *html, const mm_generation_row *row)
     char top_p[MM_FMT_BYTES];
     mm_fmt_number(row->temperature, temperature);
     mm_fmt_number(row->top_p, top_p);
-    mm_html_textf(html, "temperature %s, top-p %s, top-k %" PRId64, temperature, top_p, row->top_k);
+    mm_html_textf(html, "temperature %s, top-p %s, top-k %" PRId64 ", seed %" PRIu64, temperature,
+                  top_p, row->top_k, row->seed);
 }
 
 // Whole characters of at most MM_REPORT_ANSWER_BYTES.
@@ -127,7 +128,7 @@ static void write_quote(answer_sheet *answers, const char *tag, const char *clas
     mm_html_close(html);
 }
 
-static void write_answer(answer_sheet *answers, const mm_generation_row *row)
+static void write_answer(answer_sheet *answers, const mm_generation_row *row, bool with_step)
 {
     mm_html *html = &answers->page->html;
     bool is_cut;
@@ -142,7 +143,8 @@ static void write_answer(answer_sheet *answers, const mm_generation_row *row)
     write_quote(answers, "p", *text ? "said" : "said none", *text ? text : "(empty)");
     if (is_folded) mm_html_close(html);
     mm_html_begin(html, "small", NULL);
-    mm_html_textf(html, "%" PRId64 " tokens", row->tokens);
+    if (with_step) mm_html_textf(html, "step %" PRId64 ", ", row->step);
+    mm_html_textf(html, "%" PRId64 " token%s", row->tokens, row->tokens == 1 ? "" : "s");
     if (row->finish_reason && *row->finish_reason) {
         mm_html_text(html, ", ");
         mm_html_text(html, row->finish_reason);
@@ -151,31 +153,75 @@ static void write_answer(answer_sheet *answers, const mm_generation_row *row)
     if (!answers->has_one_sampling) {
         mm_html_text(html, "; ");
         write_sampling(html, row);
-        mm_html_textf(html, ", seed %" PRIu64, row->seed);
     }
     mm_html_close(html);
 }
 
-// One row of the table: what each run said at this step. items[from, to) are of one step.
-static void write_step(answer_sheet *answers, size_t from, size_t to)
+/* The answers of one run to one prompt, newest of each step, in order of steps. */
+typedef struct run_answers {
+    const mm_generation_row **rows;
+    size_t count;
+} run_answers;
+
+// items[from, to) are of one prompt; they come by step, then run, then newest first.
+static mm_status split_by_run(answer_sheet *answers, size_t from, size_t to, run_answers **out,
+                              mm_err *err)
+{
+    mm_arena *arena = &answers->page->arena;
+    *out = mm_arena_alloc(arena, answers->n_runs * sizeof **out);
+    if (!*out) return MM_FAIL(err, MM_ENOMEM, "writing answers");
+    for (size_t i = 0; i < answers->n_runs; i++) {
+        run_answers *mine = &(*out)[i];
+        mine->rows = mm_arena_alloc(arena, (to - from) * sizeof *mine->rows);
+        if (!mine->rows) return MM_FAIL(err, MM_ENOMEM, "writing answers");
+        for (size_t at = from; at < to; at++) {
+            const mm_generation_row *row = answers->items[at].row;
+            if (answers->items[at].run_idx != answers->run_idxs[i]) continue;
+            if (mine->count > 0 && mine->rows[mine->count - 1]->step == row->step) continue;
+            mine->rows[mine->count++] = row;
+        }
+    }
+    return MM_OK;
+}
+
+// What a run shows in line `line` of `n_lines`: its last answer in line 0, its first in the last
+// line, evenly between; NULL when it has too few.
+static const mm_generation_row *pick(const run_answers *run, size_t line, size_t n_lines)
+{
+    if (run->count == 0) return NULL;
+    if (run->count < n_lines) return line < run->count ? run->rows[run->count - 1 - line] : NULL;
+    if (n_lines == 1) return run->rows[run->count - 1];
+    return run->rows[(run->count - 1) * (n_lines - 1 - line) / (n_lines - 1)];
+}
+
+// Runs of different lengths rarely answer at the same steps: a line is a stage of training, and
+// says its step once when the runs agree in it.
+static void write_line(answer_sheet *answers, const run_answers *runs, size_t line, size_t n_lines)
 {
     mm_page *page = answers->page;
     mm_html *html = &page->html;
+    bool has_one_step = true;
+    int64_t step = -1;
+    for (size_t i = 0; i < answers->n_runs; i++) {
+        const mm_generation_row *row = pick(&runs[i], line, n_lines);
+        if (!row) continue;
+        has_one_step = has_one_step && (step < 0 || step == row->step);
+        step = row->step;
+    }
     mm_html_open(html, "tr");
-    mm_html_begin(html, "th", "n");
+    mm_html_open(html, "th");
     mm_html_attr(html, "scope", "row");
-    mm_html_leaf(html, "span", "stepword", "step ");
-    mm_html_textf(html, "%" PRId64, answers->items[from].row->step);
+    if (has_one_step)
+        mm_html_textf(html, "step %" PRId64, step);
+    else
+        mm_html_text(html, line == 0 ? "last" : line + 1 == n_lines ? "first" : "between");
     mm_html_close(html);
     for (size_t i = 0; i < answers->n_runs; i++) {
-        const mm_page_run *run = &page->runs[answers->run_idxs[i]];
         mm_html_open(html, "td");
-        mm_html_attr(html, "data-run", run->label);
-        size_t at = from;
-        while (at < to && answers->items[at].run_idx != answers->run_idxs[i])
-            at++;
-        if (at < to) // the newest of this run, prompt and step
-            write_answer(answers, answers->items[at].row);
+        mm_html_attr(html, "data-run", page->runs[answers->run_idxs[i]].label);
+        const mm_generation_row *row = pick(&runs[i], line, n_lines);
+        if (row)
+            write_answer(answers, row, !has_one_step);
         else
             mm_html_leaf(html, "small", NULL, "–");
         mm_html_close(html);
@@ -183,48 +229,36 @@ static void write_step(answer_sheet *answers, size_t from, size_t to)
     mm_html_close(html);
 }
 
-// The last step of every run, and the first and some between while there is room. Returns how many.
-static size_t choose_steps(const answer_sheet *answers, const size_t *starts, size_t n_steps,
-                           bool *is_shown)
-{
-    size_t count = 0;
-    for (size_t i = 0; i < answers->n_runs; i++) {
-        size_t step = n_steps;
-        for (bool found = false; step > 0 && !found; step--)
-            for (size_t at = starts[step - 1]; at < starts[step] && !found; at++)
-                found = answers->items[at].run_idx == answers->run_idxs[i];
-        // `step` now is the index of the run's last one, or 0 when it has none here.
-        count += !is_shown[step];
-        is_shown[step] = true;
-    }
-    for (size_t i = 0; i < MM_REPORT_ANSWER_STEPS_MAX && count < MM_REPORT_ANSWER_STEPS_MAX; i++) {
-        const size_t step = i * (n_steps - 1) / (MM_REPORT_ANSWER_STEPS_MAX - 1);
-        count += !is_shown[step];
-        is_shown[step] = true;
-    }
-    return count;
-}
-
-// items[from, to) are of one prompt. The last step comes first: it is what one wants to read.
+// The last answers come first: they are what one wants to read.
 static mm_status write_prompt(answer_sheet *answers, size_t from, size_t to, mm_err *err)
 {
     mm_page *page = answers->page;
     mm_html *html = &page->html;
-    size_t *starts = mm_arena_alloc(&page->arena, (to - from + 1) * sizeof *starts);
-    bool *is_shown = mm_arena_alloc(&page->arena, (to - from + 1) * sizeof *is_shown);
-    if (!starts || !is_shown) return MM_FAIL(err, MM_ENOMEM, "writing answers");
-    size_t n_steps = 0;
-    for (size_t i = from; i < to; i++)
-        if (i == from || answers->items[i].row->step != answers->items[i - 1].row->step)
-            starts[n_steps++] = i;
-    starts[n_steps] = to;
+    run_answers *runs;
+    MM_TRY(split_by_run(answers, from, to, &runs, err));
+    size_t most = 0;
+    for (size_t i = 0; i < answers->n_runs; i++)
+        most = runs[i].count > most ? runs[i].count : most;
+    const size_t n_lines = most < MM_REPORT_ANSWER_STEPS_MAX ? most : MM_REPORT_ANSWER_STEPS_MAX;
+    for (size_t i = 0; i < answers->n_runs; i++)
+        if (runs[i].count > n_lines) answers->n_answers_left_out += runs[i].count - n_lines;
+    answers->has_one_sampling = true;
+    for (size_t i = from + 1; i < to; i++)
+        if (!is_same_sampling(answers->items[from].row, answers->items[i].row))
+            answers->has_one_sampling = false;
     const size_t depth = html->depth;
     mm_html_begin(html, "div", "prompt");
     bool is_cut;
-    const char *prompt = or_empty(answers->items[from].row->prompt);
-    write_quote(answers, "h3", NULL, cut_text(answers, prompt, &is_cut));
-    mm_part_table(page, "gen", "Answers by step and run", false);
-    mm_html_raw_static(html, "<thead><tr><th scope=\"col\" class=\"n\">Step</th>");
+    write_quote(answers, "h3", NULL,
+                cut_text(answers, or_empty(answers->items[from].row->prompt), &is_cut));
+    if (answers->has_one_sampling) {
+        mm_html_begin(html, "p", "note");
+        write_sampling(html, answers->items[from].row);
+        mm_html_close(html);
+    }
+    mm_part_table(page, answers->n_runs <= EVEN_COLUMNS ? "gen even" : "gen",
+                  "Answers by step and run", false);
+    mm_html_raw_static(html, "<thead><tr><th scope=\"col\">When</th>");
     for (size_t i = 0; i < answers->n_runs; i++) {
         mm_html_open(html, "th");
         mm_html_attr(html, "scope", "col");
@@ -233,10 +267,8 @@ static mm_status write_prompt(answer_sheet *answers, size_t from, size_t to, mm_
     }
     mm_html_raw_static(html, "</tr></thead>");
     mm_html_open(html, "tbody");
-    const size_t shown = choose_steps(answers, starts, n_steps, is_shown);
-    answers->n_steps_left_out += n_steps - shown;
-    for (size_t i = n_steps; i-- > 0;)
-        if (is_shown[i]) write_step(answers, starts[i], starts[i + 1]);
+    for (size_t line = 0; line < n_lines; line++)
+        write_line(answers, runs, line, n_lines);
     mm_html_close_to(html, depth);
     return MM_OK;
 }
@@ -247,13 +279,6 @@ static mm_status write_all(answer_sheet *answers, mm_err *err)
     mm_html *html = &page->html;
     const size_t depth = html->depth;
     mm_part_section(page, "generations", "What the models say");
-    if (answers->has_one_sampling) {
-        mm_html_begin(html, "p", "note");
-        mm_html_text(html, "All answers with ");
-        write_sampling(html, answers->items[0].row);
-        mm_html_text(html, ".");
-        mm_html_close(html);
-    }
     size_t n_prompts = 0;
     size_t n_prompts_left_out = 0;
     for (size_t from = 0; from < answers->count;) {
@@ -268,9 +293,10 @@ static mm_status write_all(answer_sheet *answers, mm_err *err)
         }
         from = to;
     }
-    const size_t cuts[] = {n_prompts_left_out, answers->n_runs_left_out, answers->n_steps_left_out,
-                           answers->n_cut};
-    static const char *const names[] = {"prompts", "runs", "rows of steps", "ends of long texts"};
+    const size_t cuts[] = {n_prompts_left_out, answers->n_runs_left_out,
+                           answers->n_answers_left_out, answers->n_cut};
+    static const char *const names[] = {"prompts", "runs", "answers at steps between",
+                                        "ends of long texts"};
     const char *comma = "Left out to keep the page small, and in the database: ";
     for (size_t i = 0; i < sizeof cuts / sizeof *cuts; i++) {
         if (cuts[i] == 0) continue;

@@ -15,7 +15,7 @@ enum {
     BOX_HEIGHT = 40,
     COLUMN_WIDTH = 232,
     ROW_HEIGHT = 52,
-    TEXT_COLUMNS = 22,
+    TEXT_COLUMNS = 20,
     VERTICALS = 5 /* side by side between two columns */
 };
 
@@ -252,8 +252,9 @@ static void draw(family *lineage)
     mm_html_attr(html, "tabindex", "0");
     mm_html_attr(html, "role", "region");
     mm_html_attr(html, "aria-label", "Lineage graph");
-    mm_svg_begin(html, "lineage-g", columns > 3 ? "graph wide" : "graph",
-                 (columns - 1) * COLUMN_WIDTH + BOX_WIDTH + 2,
+    char class_name[24];
+    snprintf(class_name, sizeof class_name, "graph g%d", columns);
+    mm_svg_begin(html, "lineage-g", class_name, (columns - 1) * COLUMN_WIDTH + BOX_WIDTH + 2,
                  (rows - 1) * ROW_HEIGHT + BOX_HEIGHT + 2, "Lineage",
                  "Data and tokenizer at the left, runs made from them to the right. The section "
                  "Data lists the digests.");

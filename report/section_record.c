@@ -85,6 +85,23 @@ static void env_head(mm_page *page, bool by_run, size_t n_runs)
     mm_html_raw_static(html, "</tr></thead>");
 }
 
+static void env_cell(mm_page *page, const char *key, const char *value, bool is_changed)
+{
+    char bytes[MM_FMT_BYTES];
+    const char *suffix = strstr(key, "_bytes");
+    char *end;
+    const long long number = value ? strtoll(value, &end, 10) : 0;
+    if (!value) {
+        value = "–";
+    } else if (suffix && suffix[6] == '\0' && *end == '\0' && number > 0) {
+        mm_fmt_bytes(number, bytes);
+        value = bytes;
+    } else {
+        value = mm_page_private(page, &page->runs[0], value);
+    }
+    mm_html_leaf(&page->html, "td", is_changed ? "chg" : NULL, value);
+}
+
 mm_status mm_section_environment(mm_page *page, mm_err *err)
 {
     mm_html *html = &page->html;
@@ -108,9 +125,7 @@ mm_status mm_section_environment(mm_page *page, mm_err *err)
         mm_html_text(html, rows[i].key);
         mm_html_close(html);
         for (size_t j = 0; j < (by_run ? n_runs : 1); j++)
-            mm_html_leaf(
-                html, "td", j > 0 && rows[i].differs ? "chg" : NULL,
-                rows[i].values[j] ? mm_page_private(page, &page->runs[0], rows[i].values[j]) : "–");
+            env_cell(page, rows[i].key, rows[i].values[j], j > 0 && rows[i].differs);
         mm_html_close(html);
     }
     mm_html_close_to(html, depth);

@@ -13,8 +13,9 @@
 
 enum {
     DIFFERENCES_SHOWN = 6, /* keys under the verdict */
-    VALUES_SHOWN = 6,      /* distinct values of one */
-    COLUMNS_OF_RUNS = 6    /* up to this many runs are columns of the settings, else rows */
+    VALUE_COLUMNS = 40,
+    VALUES_SHOWN = 6,   /* distinct values of one */
+    COLUMNS_OF_RUNS = 6 /* up to this many runs are columns of the settings, else rows */
 };
 
 void mm_section_title(mm_page *page)
@@ -69,6 +70,11 @@ static size_t distinct_values(const mm_page *page, const mm_setting *setting,
     return count;
 }
 
+static const char *difference_text(mm_page *page, const char *value)
+{
+    return mm_fmt_fit(&page->arena, mm_page_private(page, &page->runs[0], value), VALUE_COLUMNS);
+}
+
 static void write_difference(mm_page *page, const mm_setting *setting, const char *best)
 {
     mm_html *html = &page->html;
@@ -82,13 +88,13 @@ static void write_difference(mm_page *page, const mm_setting *setting, const cha
         is_best_shown = is_best_shown || is_best;
         if (i > 0) mm_html_text(html, " · ");
         mm_html_begin(html, is_best ? "strong" : "span", is_best ? "won" : NULL);
-        mm_html_text(html, mm_page_private(page, &page->runs[0], values[i]));
+        mm_html_text(html, difference_text(page, values[i]));
         mm_html_close(html);
     }
     if (count > VALUES_SHOWN) mm_html_textf(html, " · %zu more", count - VALUES_SHOWN);
     if (best && !is_best_shown) {
         mm_html_text(html, ", among them ");
-        mm_html_leaf(html, "strong", "won", mm_page_private(page, &page->runs[0], best));
+        mm_html_leaf(html, "strong", "won", difference_text(page, best));
     }
     mm_html_close(html);
 }

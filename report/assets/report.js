@@ -177,7 +177,7 @@
     }
     add(ax, 'path', { class: 'grid', d: grid });
     let axis = `M${x0} ${y0}H${x1}`;
-    for (const tick of ticksLinear(left, right, width < 420 ? 3 : 5)) {
+    for (const tick of ticksLinear(left, right, width < 420 ? 4 : 5)) {
       axis += `M${X(tick)} ${y0}v4`;
       const isEnd = X(tick) > x1 - 12;
       add(ax, 'text', { x: isEnd ? x1 : X(tick), y: y0 + 17, 'text-anchor': isEnd ? 'end' : 'middle' },
