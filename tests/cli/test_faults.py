@@ -1,4 +1,5 @@
-"""Bad input and bad places: a clear error that names file, line or option, the right exit code, nothing lost."""
+"""Bad input and bad places: a clear error that names file, line or option, nothing lost."""
+
 # timeout: 240
 import contextlib
 import os
@@ -7,18 +8,42 @@ import sqlite3
 
 import harness
 
-TINY = ["--hidden", "16", "--layers", "1", "--heads", "2", "--kv-heads", "1", "--batch", "2", "--seq-len", "32",
-        "--steps", "6", "--eval-rows", "4", "--gen-tokens", "4", "--threads", "1"]
+TINY = [
+    "--hidden",
+    "16",
+    "--layers",
+    "1",
+    "--heads",
+    "2",
+    "--kv-heads",
+    "1",
+    "--batch",
+    "2",
+    "--seq-len",
+    "32",
+    "--steps",
+    "6",
+    "--eval-rows",
+    "4",
+    "--gen-tokens",
+    "4",
+    "--threads",
+    "1",
+]
 
 
 class FaultTest(harness.CliTest):
     def setUp(self):
         super().setUp()
         self.run_mmrun("data", "synth", "--out", "data", "--kind", "pretrain", "--rows", "60")
-        self.run_mmrun("tokenizer", "train", "--data", "data/pretrain.jsonl", "--vocab", "320", "-o", "tok")
+        self.run_mmrun(
+            "tokenizer", "train", "--data", "data/pretrain.jsonl", "--vocab", "320", "-o", "tok"
+        )
 
     def pretrain(self, *more, data="data/pretrain.jsonl", tokenizer="tok", **how):
-        return self.run_mmrun("pretrain", "--data", data, "--tokenizer", tokenizer, *TINY, *more, **how)
+        return self.run_mmrun(
+            "pretrain", "--data", data, "--tokenizer", tokenizer, *TINY, *more, **how
+        )
 
 
 class TestBadInput(FaultTest):
@@ -58,7 +83,14 @@ class TestBadInput(FaultTest):
         self.assert_no_run()
 
     def test_impossible_shapes_name_the_option(self):
-        self.pretrain("--heads", "7", "--hidden", "512", expect=2, err=r"--heads.*7.*512|--heads 7|--hidden 512")
+        self.pretrain(
+            "--heads",
+            "7",
+            "--hidden",
+            "512",
+            expect=2,
+            err=r"--heads.*7.*512|--heads 7|--hidden 512",
+        )
         self.pretrain("--kv-heads", "3", "--heads", "4", expect=2, err=r"--kv-heads")
         self.pretrain("--lr", "fast", expect=2, err=r"--lr.*fast")
         self.pretrain("--steps", "0", expect=2, err=r"--steps")
@@ -85,9 +117,12 @@ class TestBadPlaces(FaultTest):
 
     def flip(self, tensor):
         """One byte in a stored chunk of this tensor."""
-        key, data = self.change("SELECT c.id, c.data FROM chunk c JOIN tensor_chunk t ON t.chunk_id = c.id "
-                                "JOIN tensor n ON n.checkpoint_id = t.checkpoint_id AND n.idx = t.idx "
-                                "WHERE n.name = ? ORDER BY n.checkpoint_id DESC", (tensor,))
+        key, data = self.change(
+            "SELECT c.id, c.data FROM chunk c JOIN tensor_chunk t ON t.chunk_id = c.id "
+            "JOIN tensor n ON n.checkpoint_id = t.checkpoint_id AND n.idx = t.idx "
+            "WHERE n.name = ? ORDER BY n.checkpoint_id DESC",
+            (tensor,),
+        )
         broken = bytearray(data)
         broken[len(broken) // 2] ^= 0x10
         self.change("UPDATE chunk SET data = ? WHERE id = ?", (bytes(broken), key))
@@ -105,11 +140,28 @@ class TestBadPlaces(FaultTest):
 
     def test_resume_falls_back_to_an_intact_checkpoint(self):
         self.pretrain("--name", "whole", "--steps", "40", "--save-every", "10")
-        command = ["pretrain", "--data", "data/pretrain.jsonl", "--tokenizer", "tok", *TINY, "--steps", "40",
-                   "--save-every", "10", "--name", "one"]
+        command = [
+            "pretrain",
+            "--data",
+            "data/pretrain.jsonl",
+            "--tokenizer",
+            "tok",
+            *TINY,
+            "--steps",
+            "40",
+            "--save-every",
+            "10",
+            "--name",
+            "one",
+        ]
         running = self.start_mmrun(*command, "--steps", "100000")
-        running.wait_for(lambda: self.value("SELECT count(*) FROM checkpoints c JOIN runs r ON r.id = c.run_id "
-                                            "WHERE r.name = 'one'") >= 2)
+        running.wait_for(
+            lambda: self.value(
+                "SELECT count(*) FROM checkpoints c JOIN runs r ON r.id = c.run_id "
+                "WHERE r.name = 'one'"
+            )
+            >= 2
+        )
         running.kill()
         self.run_mmrun("runs")
         self.flip("model.embed_tokens.weight")
@@ -147,9 +199,26 @@ class TestBadPlaces(FaultTest):
     def test_a_full_disk_loses_nothing(self):
         disk = self.make_small_disk("disk", 3000)
         db = os.path.join(disk, "small.db")
-        answer = self.run_mmrun("--db", db, "pretrain", "--data", "data/pretrain.jsonl", "--tokenizer", "tok", *TINY,
-                                "--hidden", "64", "--steps", "4000", "--save-every", "5", "--keep", "1000000",
-                                expect=6, err=r"space|disk")
+        answer = self.run_mmrun(
+            "--db",
+            db,
+            "pretrain",
+            "--data",
+            "data/pretrain.jsonl",
+            "--tokenizer",
+            "tok",
+            *TINY,
+            "--hidden",
+            "64",
+            "--steps",
+            "4000",
+            "--save-every",
+            "5",
+            "--keep",
+            "1000000",
+            expect=6,
+            err=r"space|disk"
+        )
         self.assertIn("small.db", answer.err)
         self.assert_db_sound(db)
         kept = self.query("SELECT step FROM checkpoints ORDER BY step", db=db)
@@ -168,8 +237,18 @@ class TestBadPlaces(FaultTest):
         os.makedirs(self.path("closed"))
         shutil.copy(self.db, self.path("closed/mmrun.db"))
         self.make_read_only(self.path("closed"))
-        answer = self.run_mmrun("--db", "closed/new.db", "pretrain", "--data", "data/pretrain.jsonl", "--tokenizer", "tok",
-                                *TINY, expect=None, err=r"closed")
+        answer = self.run_mmrun(
+            "--db",
+            "closed/new.db",
+            "pretrain",
+            "--data",
+            "data/pretrain.jsonl",
+            "--tokenizer",
+            "tok",
+            *TINY,
+            expect=None,
+            err=r"closed"
+        )
         self.assertIn(answer.code, (1, 2))
         # Reading still works: a report can be made of a file on a read-only disk.
         self.run_mmrun("--db", "closed/mmrun.db", "runs", out="one")

@@ -1,4 +1,5 @@
 """What the README says works: its SQL queries run on a real database, its commands exist."""
+
 import os
 import re
 import shutil
@@ -19,15 +20,66 @@ class TestReadme(harness.CliTest):
         queries = fences("sql")
         self.assertGreaterEqual(len(queries), 10)
         self.run_mmrun("data", "synth", "--out", "data", "--kind", "pretrain", "--rows", "60")
-        self.run_mmrun("sweep", "--data", "data/pretrain.jsonl", "--vocab", "320", "--hidden", "16,24", "--layers", "1",
-                       "--heads", "2", "--kv-heads", "1", "--batch", "2", "--seq-len", "32", "--steps", "4",
-                       "--eval-rows", "4", "--gen-tokens", "4")
+        self.run_mmrun(
+            "sweep",
+            "--data",
+            "data/pretrain.jsonl",
+            "--vocab",
+            "320",
+            "--hidden",
+            "16,24",
+            "--layers",
+            "1",
+            "--heads",
+            "2",
+            "--kv-heads",
+            "1",
+            "--batch",
+            "2",
+            "--seq-len",
+            "32",
+            "--steps",
+            "4",
+            "--eval-rows",
+            "4",
+            "--gen-tokens",
+            "4",
+        )
         # Only a resume or a mishap is an event: one of each kind the reader may meet.
-        running = self.start_mmrun("pretrain", "--data", "data/pretrain.jsonl", "--vocab", "320", "--hidden", "16",
-                                   "--layers", "1", "--heads", "2", "--kv-heads", "1", "--batch", "2", "--seq-len",
-                                   "32", "--steps", "400", "--save-every", "2", "--eval-rows", "4", "--name", "third")
-        running.wait_for(lambda: self.value("SELECT count(*) FROM checkpoints c JOIN runs r ON r.id = c.run_id "
-                                            "WHERE r.name = 'third'") > 0)
+        running = self.start_mmrun(
+            "pretrain",
+            "--data",
+            "data/pretrain.jsonl",
+            "--vocab",
+            "320",
+            "--hidden",
+            "16",
+            "--layers",
+            "1",
+            "--heads",
+            "2",
+            "--kv-heads",
+            "1",
+            "--batch",
+            "2",
+            "--seq-len",
+            "32",
+            "--steps",
+            "400",
+            "--save-every",
+            "2",
+            "--eval-rows",
+            "4",
+            "--name",
+            "third",
+        )
+        running.wait_for(
+            lambda: self.value(
+                "SELECT count(*) FROM checkpoints c JOIN runs r ON r.id = c.run_id "
+                "WHERE r.name = 'third'"
+            )
+            > 0
+        )
         running.kill()
         self.run_mmrun("resume", "third")
         for query in queries:

@@ -1,4 +1,5 @@
 """Training as a user sees it: it learns, it is on record, it comes out again."""
+
 # timeout: 300
 import json
 import math
@@ -7,29 +8,82 @@ import os
 import harness
 
 SHARED = os.path.join(os.environ.get("MMRUN_SOURCE", "."), "..", "shared", "data")
-SMALL = ["--hidden", "48", "--layers", "2", "--heads", "4", "--kv-heads", "2", "--batch", "4", "--seq-len", "96",
-         "--lr", "3e-3", "--eval-rows", "16", "--gen-tokens", "8"]
+SMALL = [
+    "--hidden",
+    "48",
+    "--layers",
+    "2",
+    "--heads",
+    "4",
+    "--kv-heads",
+    "2",
+    "--batch",
+    "4",
+    "--seq-len",
+    "96",
+    "--lr",
+    "3e-3",
+    "--eval-rows",
+    "16",
+    "--gen-tokens",
+    "8",
+]
 
 
 class TestTraining(harness.CliTest):
     def synth(self, rows=400):
         self.run_mmrun("data", "synth", "--out", "data", "--kind", "pretrain", "--rows", rows)
-        self.run_mmrun("tokenizer", "train", "--data", "data/pretrain.jsonl", "--vocab", "512", "-o", "tok")
-        return ["--data", "data/pretrain.jsonl", "--val", "data/pretrain_val.jsonl", "--tokenizer", "tok"]
+        self.run_mmrun(
+            "tokenizer", "train", "--data", "data/pretrain.jsonl", "--vocab", "512", "-o", "tok"
+        )
+        return [
+            "--data",
+            "data/pretrain.jsonl",
+            "--val",
+            "data/pretrain_val.jsonl",
+            "--tokenizer",
+            "tok",
+        ]
 
     def test_it_learns_and_everything_is_on_record(self):
         inputs = self.synth()
-        answer = self.run_mmrun("pretrain", *inputs, *SMALL, "--steps", "120", "--name", "one", "--tag", "try",
-                                "--note", "first of all")
+        answer = self.run_mmrun(
+            "pretrain",
+            *inputs,
+            *SMALL,
+            "--steps",
+            "120",
+            "--name",
+            "one",
+            "--tag",
+            "try",
+            "--note",
+            "first of all",
+        )
         self.assertEqual(answer.out, "one\n")
         first = self.value("SELECT value FROM metrics WHERE name = 'loss' AND step = 1")
         last = self.value("SELECT value FROM metrics WHERE name = 'loss' AND step = 120")
         self.assertAlmostEqual(first, math.log(512), delta=0.3)
         self.assertLess(last, first - 0.8)
         names = {name for (name,) in self.query("SELECT DISTINCT name FROM metrics")}
-        self.assertGreaterEqual(names, {"loss", "val_loss", "val_bpb", "perplexity", "lr", "grad_norm", "tokens",
-                                        "tokens_per_s", "step_ms", "mem_bytes"})
-        run = self.query("SELECT status, stage, seed, device, dtype, steps, params_total, command, error FROM runs")[0]
+        self.assertGreaterEqual(
+            names,
+            {
+                "loss",
+                "val_loss",
+                "val_bpb",
+                "perplexity",
+                "lr",
+                "grad_norm",
+                "tokens",
+                "tokens_per_s",
+                "step_ms",
+                "mem_bytes",
+            },
+        )
+        run = self.query(
+            "SELECT status, stage, seed, device, dtype, steps, params_total, command, error FROM runs"
+        )[0]
         self.assertEqual(run[:6], ("finished", "pretrain", 42, "cpu", "fp32", 120))
         self.assertGreater(run[6], 0)
         self.assertIn("mmrun pretrain --data data/pretrain.jsonl", run[7])
@@ -38,8 +92,10 @@ class TestTraining(harness.CliTest):
         self.assertEqual(origins["hidden_size"], "command line")
         self.assertEqual(origins["beta1"], "default")
         self.assertEqual(origins["rope_theta"], "preset")
-        roles = self.query("SELECT role, length(d.sha256), rows > 0, tokens > 0 FROM run_datasets u "
-                           "JOIN datasets d ON d.id = u.dataset_id ORDER BY role")
+        roles = self.query(
+            "SELECT role, length(d.sha256), rows > 0, tokens > 0 FROM run_datasets u "
+            "JOIN datasets d ON d.id = u.dataset_id ORDER BY role"
+        )
         self.assertEqual(roles, [("train", 64, 1, 1), ("val", 64, 1, 1)])
         self.assertEqual(self.value("SELECT count(*) FROM generations WHERE step = 120"), 3)
         self.assertGreaterEqual(self.value("SELECT count(*) FROM checkpoints"), 1)
@@ -47,18 +103,40 @@ class TestTraining(harness.CliTest):
 
     def test_eval_gives_the_number_of_the_training(self):
         inputs = self.synth()
-        self.run_mmrun("pretrain", *inputs, *SMALL, "--steps", "40", "--name", "one", "--eval-rows", "1000000")
-        recorded = self.value("SELECT value FROM metrics WHERE name = 'val_loss' ORDER BY step DESC LIMIT 1")
+        self.run_mmrun(
+            "pretrain", *inputs, *SMALL, "--steps", "40", "--name", "one", "--eval-rows", "1000000"
+        )
+        recorded = self.value(
+            "SELECT value FROM metrics WHERE name = 'val_loss' ORDER BY step DESC LIMIT 1"
+        )
         scored = self.run_mmrun("eval", "one", "--json").json()
         self.assertAlmostEqual(scored["val_loss"], recorded, places=9)
         again = self.run_mmrun("eval", "one", "--data", "data/pretrain_val.jsonl", "--json").json()
         self.assertAlmostEqual(again["val_loss"], recorded, places=9)
         self.assertAlmostEqual(again["perplexity"], math.exp(again["val_loss"]), places=6)
         self.assertGreater(again["bpb"], 0)
-        padded = self.run_mmrun("eval", "one", "--data", "data/pretrain_val.jsonl", "--pack", "off", "--seq-len", "2000",
-                                "--json").json()
-        packed = self.run_mmrun("eval", "one", "--data", "data/pretrain_val.jsonl", "--pack", "on", "--seq-len", "2000",
-                                "--json").json()
+        padded = self.run_mmrun(
+            "eval",
+            "one",
+            "--data",
+            "data/pretrain_val.jsonl",
+            "--pack",
+            "off",
+            "--seq-len",
+            "2000",
+            "--json",
+        ).json()
+        packed = self.run_mmrun(
+            "eval",
+            "one",
+            "--data",
+            "data/pretrain_val.jsonl",
+            "--pack",
+            "on",
+            "--seq-len",
+            "2000",
+            "--json",
+        ).json()
         self.assertEqual(padded["tokens"], packed["tokens"])
         self.assertAlmostEqual(padded["val_loss"], packed["val_loss"], delta=1e-5)
         few = self.run_mmrun("eval", "one", "--limit", "3", "--json").json()
@@ -70,34 +148,80 @@ class TestTraining(harness.CliTest):
 
     def test_a_config_file_stands_between_default_and_command_line(self):
         inputs = self.synth(60)
-        self.write("run.toml", "# a comment\nhidden_size = 32\nlearning_rate = 1e-3 # here too\nlr-schedule = \"constant\"\n")
-        answer = self.run_mmrun("pretrain", *inputs, "--config", "run.toml", "--layers", "1", "--heads", "2", "--kv-heads",
-                                "1", "--hidden", "16", "--dry-run", "--json").json()
+        self.write(
+            "run.toml",
+            "# a comment\nhidden_size = 32\nlearning_rate = 1e-3 # here too\nlr-schedule = \"constant\"\n",
+        )
+        answer = self.run_mmrun(
+            "pretrain",
+            *inputs,
+            "--config",
+            "run.toml",
+            "--layers",
+            "1",
+            "--heads",
+            "2",
+            "--kv-heads",
+            "1",
+            "--hidden",
+            "16",
+            "--dry-run",
+            "--json",
+        ).json()
         config = answer["config"]
         self.assertEqual(config["hidden_size"], {"value": "16", "origin": "command line"})
         self.assertEqual(config["learning_rate"], {"value": "0.001", "origin": "file"})
         self.assertEqual(config["lr_schedule"]["value"], "constant")
         self.assertFalse(os.path.exists(self.db))
         self.write("wrong.toml", "hidden_size = 32\nhiden = 3\n")
-        self.run_mmrun("pretrain", *inputs, "--config", "wrong.toml", expect=2, err=r"wrong\.toml line 2.*hidden")
+        self.run_mmrun(
+            "pretrain",
+            *inputs,
+            "--config",
+            "wrong.toml",
+            expect=2,
+            err=r"wrong\.toml line 2.*hidden",
+        )
 
     def test_from_takes_weights_shape_and_tokenizer(self):
         inputs = self.synth()
         self.run_mmrun("pretrain", *inputs, *SMALL, "--steps", "60", "--name", "base")
-        self.run_mmrun("pretrain", *inputs[:4], "--from", "base", "--steps", "4", "--name", "more", "--lr", "1e-4",
-                       "--batch", "4", "--seq-len", "96")
+        self.run_mmrun(
+            "pretrain",
+            *inputs[:4],
+            "--from",
+            "base",
+            "--steps",
+            "4",
+            "--name",
+            "more",
+            "--lr",
+            "1e-4",
+            "--batch",
+            "4",
+            "--seq-len",
+            "96",
+        )
         base = self.value("SELECT best_val_loss FROM runs WHERE name = 'base'")
-        first = self.value("SELECT value FROM metrics m JOIN runs r ON r.id = m.run_id WHERE r.name = 'more' "
-                           "AND m.name = 'loss' AND step = 1")
+        first = self.value(
+            "SELECT value FROM metrics m JOIN runs r ON r.id = m.run_id WHERE r.name = 'more' "
+            "AND m.name = 'loss' AND step = 1"
+        )
         self.assertLess(abs(first - base), 1)
-        self.assertEqual(self.query("SELECT parent_id, parent_step FROM runs WHERE name = 'more'"), [(1, 60)])
+        self.assertEqual(
+            self.query("SELECT parent_id, parent_step FROM runs WHERE name = 'more'"), [(1, 60)]
+        )
 
     def test_generate_streams_and_records(self):
         inputs = self.synth()
         self.run_mmrun("pretrain", *inputs, *SMALL, "--steps", "30", "--name", "one")
-        answer = self.run_mmrun("generate", "one", "Once upon", "--max-new-tokens", "12", "--seed", "7")
+        answer = self.run_mmrun(
+            "generate", "one", "Once upon", "--max-new-tokens", "12", "--seed", "7"
+        )
         self.assertTrue(answer.out.startswith("Once upon"))
-        again = self.run_mmrun("generate", "one", "Once upon", "--max-new-tokens", "12", "--seed", "7", "--json").json()
+        again = self.run_mmrun(
+            "generate", "one", "Once upon", "--max-new-tokens", "12", "--seed", "7", "--json"
+        ).json()
         self.assertEqual("Once upon" + again["text"] + "\n", answer.out)
         texts = self.query("SELECT text FROM generations WHERE prompt = 'Once upon'")
         self.assertEqual(texts, [(again["text"],)] * 2)
@@ -107,28 +231,80 @@ class TestTraining(harness.CliTest):
             path = os.path.join(SHARED, name)
             if not os.path.exists(path):
                 self.skipTest(f"no shared data beside the project ({name})")
-            self.run_mmrun("pretrain", "--data", path, "--tokenizer", os.path.join(SHARED, "minimind-tokenizer"),
-                           "--hidden", "64", "--layers", "2", "--heads", "4", "--kv-heads", "2", "--batch", "4", "--steps",
-                           "60", "--lr", "3e-3", "--name", name, "--eval-rows", "64")
-            curve = self.query("SELECT value FROM metrics m JOIN runs r ON r.id = m.run_id WHERE r.name = ? AND "
-                               "m.name = 'val_loss' ORDER BY step", name)
+            self.run_mmrun(
+                "pretrain",
+                "--data",
+                path,
+                "--tokenizer",
+                os.path.join(SHARED, "minimind-tokenizer"),
+                "--hidden",
+                "64",
+                "--layers",
+                "2",
+                "--heads",
+                "4",
+                "--kv-heads",
+                "2",
+                "--batch",
+                "4",
+                "--steps",
+                "60",
+                "--lr",
+                "3e-3",
+                "--name",
+                name,
+                "--eval-rows",
+                "64",
+            )
+            curve = self.query(
+                "SELECT value FROM metrics m JOIN runs r ON r.id = m.run_id WHERE r.name = ? AND "
+                "m.name = 'val_loss' ORDER BY step",
+                name,
+            )
             self.assertLess(curve[-1][0], curve[0][0] - 0.5)
 
     def test_json_of_the_end(self):
         inputs = self.synth(60)
-        answer = self.run_mmrun("pretrain", *inputs, *SMALL, "--steps", "3", "--json", "--progress", "none")
+        answer = self.run_mmrun(
+            "pretrain", *inputs, *SMALL, "--steps", "3", "--json", "--progress", "none"
+        )
         done = json.loads(answer.out)
         self.assertEqual((done["status"], done["steps"]), ("finished", 3))
 
 
 class TestSweep(harness.CliTest):
-    GRID = ["sweep", "--hidden", "16,24", "--lr", "1e-3,3e-3", "--layers", "1", "--heads", "2", "--kv-heads", "1",
-            "--batch", "2", "--seq-len", "48", "--steps", "6", "--vocab", "400", "--gen-tokens", "4", "--eval-rows", "4"]
+    GRID = [
+        "sweep",
+        "--hidden",
+        "16,24",
+        "--lr",
+        "1e-3,3e-3",
+        "--layers",
+        "1",
+        "--heads",
+        "2",
+        "--kv-heads",
+        "1",
+        "--batch",
+        "2",
+        "--seq-len",
+        "48",
+        "--steps",
+        "6",
+        "--vocab",
+        "400",
+        "--gen-tokens",
+        "4",
+        "--eval-rows",
+        "4",
+    ]
 
     def test_alone_in_an_empty_folder(self):
         answer = self.run_mmrun(*self.GRID, err="Plan: 4 arms")
         self.assertIn("self-made", answer.err)
-        board = self.query("SELECT rank, status, objective, params FROM sweep_leaderboard ORDER BY rank")
+        board = self.query(
+            "SELECT rank, status, objective, params FROM sweep_leaderboard ORDER BY rank"
+        )
         self.assertEqual([row[0] for row in board], [1, 2, 3, 4])
         self.assertEqual({row[1] for row in board}, {"finished"})
         self.assertEqual(sorted(board, key=lambda row: row[2]), board)
@@ -147,7 +323,9 @@ class TestSweep(harness.CliTest):
         statuses = dict(self.query("SELECT status, count(*) FROM runs GROUP BY status"))
         self.assertEqual(statuses, {"killed": 1, "finished": 3})
         self.run_mmrun("sweep", "--resume", "last")
-        self.assertEqual(self.query("SELECT status, count(*) FROM runs GROUP BY status"), [("finished", 4)])
+        self.assertEqual(
+            self.query("SELECT status, count(*) FROM runs GROUP BY status"), [("finished", 4)]
+        )
         self.assertEqual(self.query("SELECT count(*) FROM metrics WHERE name = 'loss'"), [(1200,)])
 
     def child_of(self, pid):
