@@ -56,19 +56,38 @@ static mm_status read_owner(mm_store *store, int64_t run_id, owner *out, mm_err 
     return MM_OK;
 }
 
-mm_status mm_run_is_alive(mm_store *store, int64_t run_id, bool *is_alive, mm_err *err)
+// A copy from another machine, whose run may go on over there.
+static bool beats_elsewhere(const owner *last)
 {
-    *is_alive = mm_lock_is_held(store->lock_fd, MM_LOCK_RUN, run_id);
-    if (*is_alive) return MM_OK;
-    owner last;
-    MM_TRY(read_owner(store, run_id, &last, err));
     mm_process here;
     mm_process_get(&here);
-    // A copy from another machine: its run may go on over there.
     const bool is_elsewhere =
-        strcmp(last.boot_id, here.boot_id) != 0 && strcmp(last.host, here.host) != 0;
-    *is_alive = is_elsewhere && mm_now_ms() - last.heartbeat_ms < STALE_MS;
-    return MM_OK;
+        strcmp(last->boot_id, here.boot_id) != 0 && strcmp(last->host, here.host) != 0;
+    return is_elsewhere && mm_now_ms() - last->heartbeat_ms < STALE_MS;
+}
+
+mm_status mm_run_look(mm_store *store, int64_t run_id, mm_run_life *life, mm_err *err)
+{
+    // A run may end, or end and be resumed, between two looks. A process releases its lock after it
+    // has stored how it ended, so: lock free first, then `running` in the database, and the same
+    // attempt as before the lock was seen free, is a death. A new attempt: look again.
+    for (int i = 0; i < 100; i++) {
+        owner before;
+        owner after;
+        MM_TRY(read_owner(store, run_id, &before, err));
+        *life = MM_RUN_ALIVE;
+        if (mm_lock_is_held(store->lock_fd, MM_LOCK_RUN, run_id)) return MM_OK;
+        int64_t is_running = 0;
+        MM_TRY(mm_db_int(store, &is_running,
+                         "SELECT count(*) FROM run WHERE id = ?1 AND status = 'running'",
+                         MM_VALUES(mm_v_int(run_id)), err));
+        MM_TRY(read_owner(store, run_id, &after, err));
+        if (before.number != after.number) continue;
+        *life = is_running ? MM_RUN_DEAD : MM_RUN_ENDED;
+        if (is_running && beats_elsewhere(&after)) *life = MM_RUN_ALIVE;
+        return MM_OK;
+    }
+    return MM_OK; // resumed a hundred times while we looked: somebody is alive
 }
 
 /* ---- repair ------------------------------------------------------------------------------------
@@ -105,9 +124,9 @@ done:
 
 static mm_status repair_run(mm_store *store, int64_t run_id, mm_err *err)
 {
-    bool is_alive;
-    MM_TRY(mm_run_is_alive(store, run_id, &is_alive, err));
-    if (is_alive) return MM_OK;
+    mm_run_life life;
+    MM_TRY(mm_run_look(store, run_id, &life, err));
+    if (life == MM_RUN_ALIVE) return MM_OK;
     int fd;
     MM_TRY(mm_lock_open(&fd, store->real_path, true, err));
     bool is_ours = false;

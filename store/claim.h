@@ -12,9 +12,10 @@ struct mm_claim {
     int64_t run_start_ms; /* of the first attempt; times of points count from here */
 };
 
-/* Whether the process of a run that is stored as `running` still lives. */
-MM_NODISCARD mm_status mm_run_is_alive(mm_store *store, int64_t run_id, bool *is_alive,
-                                       mm_err *err);
+/* What a run that was read as `running` really is. ENDED: it ended properly after it was read; what
+ * was read is out of date. */
+typedef enum mm_run_life { MM_RUN_ALIVE = 0, MM_RUN_DEAD, MM_RUN_ENDED } mm_run_life;
+MM_NODISCARD mm_status mm_run_look(mm_store *store, int64_t run_id, mm_run_life *life, mm_err *err);
 /* Marks runs whose process died as `killed`, after replaying their rings; also replays rings left
  * by a full disk. */
 MM_NODISCARD mm_status mm_runs_repair(mm_store *store, mm_err *err);

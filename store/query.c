@@ -105,13 +105,23 @@ static void read_run(sqlite3_stmt *s, void *item, mm_arena *arena)
     run->tags = mm_db_text(s, i++, arena);
 }
 
+static mm_status read_one_run(mm_store *store, int64_t run_id, rows *list, mm_err *err)
+{
+    return read_rows(store, "SELECT " RUN_COLUMNS " FROM run_summary WHERE id = ?1",
+                     MM_VALUES(mm_v_int(run_id)), read_run, list, err);
+}
+
 // What the database says may be out of date: a killed process wrote nothing.
-static mm_status correct_status(mm_store *store, mm_run_info *run, mm_err *err)
+static mm_status correct_status(mm_store *store, mm_run_info *run, mm_arena *arena, mm_err *err)
 {
     if (!run->status || strcmp(run->status, "running") != 0) return MM_OK;
-    bool is_alive;
-    MM_TRY(mm_run_is_alive(store, run->id, &is_alive, err));
-    if (!is_alive) run->status = "killed";
+    mm_run_life life;
+    MM_TRY(mm_run_look(store, run->id, &life, err));
+    if (life == MM_RUN_DEAD) run->status = "killed";
+    if (life != MM_RUN_ENDED) return MM_OK;
+    rows list = {.arena = arena, .item_bytes = sizeof(mm_run_info)};
+    MM_TRY(read_one_run(store, run->id, &list, err));
+    if (list.count == 1) *run = *(const mm_run_info *)(const void *)list.items;
     return MM_OK;
 }
 
@@ -134,7 +144,7 @@ mm_status mm_store_runs(mm_store *store, const mm_run_filter *filter, mm_arena *
     mm_run_info *runs = (mm_run_info *)(void *)list.items;
     size_t n_kept = 0;
     for (size_t i = 0; i < list.count; i++) {
-        MM_TRY(correct_status(store, &runs[i], err));
+        MM_TRY(correct_status(store, &runs[i], arena, err));
         const bool is_wanted = !filter->status || strcmp(runs[i].status, filter->status) == 0;
         const bool is_room = filter->limit <= 0 || (int64_t)n_kept < filter->limit;
         if (is_wanted && is_room) runs[n_kept++] = runs[i];
@@ -153,11 +163,10 @@ mm_status mm_store_run(mm_store *store, int64_t run_id, mm_arena *arena, mm_run_
                        mm_err *err)
 {
     rows list = {.arena = arena, .item_bytes = sizeof(mm_run_info)};
-    MM_TRY(read_rows(store, "SELECT " RUN_COLUMNS " FROM run_summary WHERE id = ?1",
-                     MM_VALUES(mm_v_int(run_id)), read_run, &list, err));
+    MM_TRY(read_one_run(store, run_id, &list, err));
     if (list.count == 0) return mm_run_must_exist(store, run_id, err);
     *out = *(const mm_run_info *)(const void *)list.items;
-    return correct_status(store, out, err);
+    return correct_status(store, out, arena, err);
 }
 
 /* ---- references --------------------------------------------------------------------------------
@@ -465,8 +474,8 @@ static void read_attempt(sqlite3_stmt *s, void *item, mm_arena *arena)
     attempt->ended = mm_db_text(s, 4, arena);
 }
 
-mm_status mm_store_attempts(mm_store *store, int64_t run_id, mm_arena *arena, mm_attempt **out,
-                            size_t *count, mm_err *err)
+static mm_status read_attempts(mm_store *store, int64_t run_id, mm_arena *arena, mm_attempt **out,
+                               size_t *count, mm_err *err)
 {
     rows list = {.arena = arena, .item_bytes = sizeof(mm_attempt)};
     MM_TRY(read_rows(store,
@@ -475,13 +484,18 @@ mm_status mm_store_attempts(mm_store *store, int64_t run_id, mm_arena *arena, mm
                      MM_VALUES(mm_v_int(run_id)), read_attempt, &list, err));
     *out = (mm_attempt *)(void *)list.items;
     *count = list.count;
-    if (*count == 0) return MM_OK;
-    mm_attempt *newest = &(*out)[*count - 1];
-    if (newest->ended) return MM_OK;
-    bool is_alive;
-    MM_TRY(mm_run_is_alive(store, run_id, &is_alive, err));
-    if (!is_alive) newest->ended = "killed";
     return MM_OK;
+}
+
+mm_status mm_store_attempts(mm_store *store, int64_t run_id, mm_arena *arena, mm_attempt **out,
+                            size_t *count, mm_err *err)
+{
+    MM_TRY(read_attempts(store, run_id, arena, out, count, err));
+    if (*count == 0 || (*out)[*count - 1].ended) return MM_OK;
+    mm_run_life life;
+    MM_TRY(mm_run_look(store, run_id, &life, err));
+    if (life == MM_RUN_DEAD) (*out)[*count - 1].ended = "killed";
+    return life == MM_RUN_ENDED ? read_attempts(store, run_id, arena, out, count, err) : MM_OK;
 }
 
 /* ---- sweeps ------------------------------------------------------------------------------------
