@@ -1,6 +1,7 @@
 /* Runs: making, changing, removing. */
 #include "core/base/clock.h"
 #include "core/base/hash.h"
+#include "core/base/utf8.h"
 #include "store/checkpoint.h"
 #include "store/chunk.h"
 #include "store/claim.h"
@@ -10,7 +11,6 @@
 #include "store/ring.h"
 #include "store/series.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -26,6 +26,16 @@ bool mm_text_is_id(const char *text)
     return *text != '\0' && strspn(text, "0123456789") == strlen(text);
 }
 
+// Characters that show nothing, or turn around what stands beside them: two names that look the
+// same would be different, or one would read as another.
+static bool is_unseen(uint32_t code)
+{
+    return code < 0x20 || (code >= 0x7f && code < 0xa0) || code == 0x200b ||
+           code == 0x200e || code == 0x200f ||
+           (code >= 0x2028 && code <= 0x202e) || (code >= 0x2066 && code <= 0x2069) ||
+           code == 0xfeff;
+}
+
 mm_status mm_name_check(const char *what, const char *name, mm_err *err)
 {
     if (*name == '\0' || strlen(name) > NAME_BYTES_MAX) {
@@ -36,13 +46,37 @@ mm_status mm_name_check(const char *what, const char *name, mm_err *err)
         return MM_FAIL(err, MM_EUSAGE, "%s name '%s' would be taken for an id or for 'last'", what,
                        name);
     }
-    for (const char *c = name; *c; c++) {
-        if (*c == '@' || iscntrl((unsigned char)*c)) {
+    const size_t length = strlen(name);
+    if (mm_utf8_valid(name, length) != length)
+        return MM_FAIL(err, MM_EUSAGE, "%s name '%s' is not valid UTF-8", what, name);
+    if (name[0] == ' ' || name[length - 1] == ' ')
+        return MM_FAIL(err, MM_EUSAGE, "%s name '%s' begins or ends with a space", what, name);
+    for (size_t at = 0; at < length;) {
+        uint32_t code = 0;
+        at += (size_t)mm_utf8_next(name + at, length - at, &code);
+        if (code == '@' || is_unseen(code))
             return MM_FAIL(err, MM_EUSAGE,
                            "%s name '%s': '@' and control characters are not allowed", what, name);
-        }
     }
     return MM_OK;
+}
+
+static const char RUN_NAME_TAKEN[] = "SELECT count(*) FROM run WHERE name = ?1";
+static const char SWEEP_NAME_TAKEN[] = "SELECT count(*) FROM sweep WHERE name = ?1";
+
+static mm_status must_be_free(mm_store *store, const char *sql, const char *what, const char *name,
+                              mm_err *err)
+{
+    int64_t n_taken = 0;
+    MM_TRY(mm_db_int(store, &n_taken, sql, MM_VALUES(mm_v_text(name)), err));
+    if (n_taken == 0) return MM_OK;
+    return MM_FAIL(err, MM_EEXISTS, "a %s named '%s' exists already", what, name);
+}
+
+mm_status mm_store_run_name_check(mm_store *store, const char *name, mm_err *err)
+{
+    MM_TRY(mm_name_check("run", name, err));
+    return store ? must_be_free(store, RUN_NAME_TAKEN, "run", name, err) : MM_OK;
 }
 
 mm_status mm_run_must_exist(mm_store *store, int64_t run_id, mm_err *err)
@@ -144,18 +178,6 @@ static mm_status name_by_id(mm_store *store, const char *table_is_taken, const c
         if (status != MM_OK || n_taken == 0) return status;
     }
     return MM_FAIL(err, MM_EEXISTS, "no free name for %s %" PRId64, stem, id);
-}
-
-static const char RUN_NAME_TAKEN[] = "SELECT count(*) FROM run WHERE name = ?1";
-static const char SWEEP_NAME_TAKEN[] = "SELECT count(*) FROM sweep WHERE name = ?1";
-
-static mm_status must_be_free(mm_store *store, const char *sql, const char *what, const char *name,
-                              mm_err *err)
-{
-    int64_t n_taken = 0;
-    MM_TRY(mm_db_int(store, &n_taken, sql, MM_VALUES(mm_v_text(name)), err));
-    if (n_taken == 0) return MM_OK;
-    return MM_FAIL(err, MM_EEXISTS, "a %s named '%s' exists already", what, name);
 }
 
 static mm_status insert_run(mm_store *store, const mm_run_new *run, int64_t *run_id, mm_err *err)
