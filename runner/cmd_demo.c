@@ -27,7 +27,7 @@ const mm_option mm_demo_options[] = {
      .value = "N",
      .min = 20,
      .max = 1e6,
-     .help = "steps of the main run (160)"},
+     .help = "steps of the main run (300)"},
     {.name = "threads",
      .type = MM_OPTION_INT,
      .value = "N",
@@ -151,7 +151,7 @@ static mm_status make_data(demo *d, const char *data_dir, mm_err *err)
 static mm_status make_tokenizer(demo *d, const char *data, const char *dir, mm_err *err)
 {
     const char *const arguments[] = {"tokenizer", "train", "--data", data, "--vocab",
-                                     "1024",      "-o",    dir,      NULL};
+                                     "2048",      "-o",    dir,      NULL};
     heading(d, "A tokenizer for it");
     return run(d, arguments, err);
 }
@@ -310,7 +310,7 @@ mm_status mm_cmd_demo(const mm_context *context, const mm_args *args, mm_err *er
     mm_status status = MM_OK;
     const char *dir = mm_args_text(args, "out");
     d.dir = dir ? dir : "mmrun-demo";
-    d.steps = mm_args_has(args, "steps") ? mm_args_text(args, "steps") : "160";
+    d.steps = mm_args_has(args, "steps") ? mm_args_text(args, "steps") : "300";
     d.threads = mm_args_has(args, "threads") ? mm_args_text(args, "threads") : "0";
     const char *db = in_dir(&d, "demo.db");
     if (mm_file_exists(db)) {
