@@ -156,6 +156,26 @@ static mm_status make_tokenizer(demo *d, const char *data, const char *dir, mm_e
     return run(d, arguments, err);
 }
 
+// What was trained twice must have come out the same: the proof of the heading.
+static mm_status compare_bits(const demo *d, mm_err *err)
+{
+    mm_store *store = NULL;
+    mm_recomputed again;
+    MM_TRY(mm_store_open(&store, d->context.db_path, MM_STORE_READ, err));
+    const mm_status status = mm_store_recomputed(store, 1, &again, err);
+    mm_store_close(store);
+    MM_TRY(status);
+    if (again.different > 0)
+        return MM_FAIL(err, MM_ECORRUPT,
+                       "%" PRId64 " of %" PRId64 " points trained twice came out different",
+                       again.different, again.points);
+    mm_say(&d->context,
+           "  %" PRId64
+           " points of lost steps were trained again: each is the same to the last bit.",
+           again.points);
+    return MM_OK;
+}
+
 static mm_status pretrain(demo *d, const char *data, const char *val, const char *tokenizer,
                           const char *cache, mm_err *err)
 {
@@ -208,7 +228,8 @@ static mm_status pretrain(demo *d, const char *data, const char *val, const char
     const char *const resume[] = {"--db", d->context.db_path, "resume", "demo", "--cache", cache,
                                   NULL};
     heading(d, "Resume: the same losses, bit for bit, as if nothing had happened");
-    return run(d, resume, err);
+    MM_TRY(run(d, resume, err));
+    return compare_bits(d, err);
 }
 
 static mm_status sweep(demo *d, const char *data, const char *val, const char *tokenizer,

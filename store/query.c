@@ -498,6 +498,37 @@ mm_status mm_store_attempts(mm_store *store, int64_t run_id, mm_arena *arena, mm
     return life == MM_RUN_ENDED ? read_attempts(store, run_id, arena, out, count, err) : MM_OK;
 }
 
+/* ---- proof of a resume -------------------------------------------------------------------------
+ */
+
+static void read_recomputed(sqlite3_stmt *s, void *item, mm_arena *arena)
+{
+    (void)arena;
+    mm_recomputed *counts = item;
+    counts->points = sqlite3_column_int64(s, 0);
+    counts->different = sqlite3_column_int64(s, 1);
+}
+
+mm_status mm_store_recomputed(mm_store *store, int64_t run_id, mm_recomputed *out, mm_err *err)
+{
+    mm_arena arena = {0};
+    rows list = {.arena = &arena, .item_bytes = sizeof *out};
+    const mm_status status =
+        read_rows(store,
+                  "SELECT count(*), coalesce(sum(o.value IS NOT p.value), 0)"
+                  "  FROM series s"
+                  "  JOIN metric m ON m.id = s.metric_id"
+                  "  JOIN point_old o ON o.series_id = s.id"
+                  "  JOIN point p ON p.series_id = s.id AND p.step = o.step"
+                  " WHERE s.run_id = ?1"
+                  "   AND m.name NOT IN ('tokens_per_s', 'step_ms', 'mem_bytes')"
+                  "   AND m.name NOT LIKE 'sys/%' AND m.name NOT LIKE 'gpu/%'",
+                  MM_VALUES(mm_v_int(run_id)), read_recomputed, &list, err);
+    if (status == MM_OK) *out = *(const mm_recomputed *)(const void *)list.items;
+    mm_arena_drop(&arena);
+    return status;
+}
+
 /* ---- sweeps ------------------------------------------------------------------------------------
  */
 

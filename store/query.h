@@ -148,6 +148,16 @@ typedef struct mm_attempt {
 MM_NODISCARD mm_status mm_store_attempts(mm_store *store, int64_t run_id, mm_arena *arena,
                                          mm_attempt **out, size_t *count, mm_err *err);
 
+/* Points that a run logged twice, because it was resumed from before them, and how many of them
+ * came out different to the last bit. Only what the seed decides is compared: not times, rates and
+ * memory. */
+typedef struct mm_recomputed {
+    int64_t points;
+    int64_t different;
+} mm_recomputed;
+MM_NODISCARD mm_status mm_store_recomputed(mm_store *store, int64_t run_id, mm_recomputed *out,
+                                           mm_err *err);
+
 MM_NODISCARD mm_status mm_store_sweeps(mm_store *store, mm_arena *arena, mm_sweep **out,
                                        size_t *count, mm_err *err);
 /* By id or unique name or `last`. */
