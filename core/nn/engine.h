@@ -1,10 +1,9 @@
 /* The training engine: a static graph over planned memory, forward, backward, AdamW.
  *
  * An engine is built once for (model, token budget) and allocates nothing afterwards. Gradients of
- * several micro-batches add up until mm_engine_step. All reductions have a fixed order that does not
- * depend on the number of threads: same inputs, same bits.
- * One engine belongs to one thread at a time; it runs its own worker threads.
- * Formulas stand beside the operations in kernels/.
+ * several micro-batches add up until mm_engine_step. All reductions have a fixed order that does
+ * not depend on the number of threads: same inputs, same bits. One engine belongs to one thread at
+ * a time; it runs its own worker threads. Formulas stand beside the operations in kernels/.
  */
 #ifndef MM_NN_ENGINE_H
 #define MM_NN_ENGINE_H
@@ -39,43 +38,55 @@ typedef struct mm_adamw {
     double weight_decay;
     double grad_clip; /* total L2 norm; 0 = no clipping */
     int64_t step;     /* 1-based optimizer step, for bias correction */
-    bool decay_all;   /* MiniMind decays norms and embeddings too; false: only tensors with `decays` */
+    bool
+        decay_all; /* MiniMind decays norms and embeddings too; false: only tensors with `decays` */
 } mm_adamw;
 
 /* Keeps a borrowed pointer to `model`, which must outlive the engine. */
-MM_NODISCARD mm_status mm_engine_new(mm_engine **out, mm_model *model, const mm_engine_options *options, mm_err *err);
+MM_NODISCARD mm_status mm_engine_new(mm_engine **out, mm_model *model,
+                                     const mm_engine_options *options, mm_err *err);
 void mm_engine_free(mm_engine *engine);
 /* Bytes one mm_engine_new would take, for the estimate before a run. */
-int64_t mm_engine_bytes(const mm_model_config *config, mm_dtype dtype, const mm_engine_options *options);
+int64_t mm_engine_bytes(const mm_model_config *config, mm_dtype dtype,
+                        const mm_engine_options *options);
 
 /* Loss without dropout, nothing kept. Token ids outside the vocabulary are MM_EFORMAT. */
-MM_NODISCARD mm_status mm_engine_eval(mm_engine *engine, const mm_batch *batch, mm_loss *loss, mm_err *err);
-/* Forward and backward: adds loss_scale * d(loss.sum)/d(parameter) to the gradients. `micro_step` (unique over the run)
- * keys the dropout. Pass loss_scale = 1 / (labels of all micro-batches of the step). A loss that is not finite is handed
- * back as it is; mm_engine_step then refuses the gradients. */
-MM_NODISCARD mm_status mm_engine_backward(mm_engine *engine, const mm_batch *batch, double loss_scale,
-                                          uint64_t micro_step, mm_loss *loss, mm_err *err);
-/* Clips, applies AdamW (decoupled decay p ← p·(1 − lr·wd) first; clip factor clip/(norm+1e-6), at most 1), zeroes the
- * gradients. *grad_norm is the norm before clipping. A norm that is not finite changes nothing and is MM_ENAN naming
- * the first tensor. */
-MM_NODISCARD mm_status mm_engine_step(mm_engine *engine, const mm_adamw *adamw, double *grad_norm, mm_err *err);
+MM_NODISCARD mm_status mm_engine_eval(mm_engine *engine, const mm_batch *batch, mm_loss *loss,
+                                      mm_err *err);
+/* Forward and backward: adds loss_scale * d(loss.sum)/d(parameter) to the gradients. `micro_step`
+ * (unique over the run) keys the dropout. Pass loss_scale = 1 / (labels of all micro-batches of the
+ * step). A loss that is not finite is handed back as it is; mm_engine_step then refuses the
+ * gradients. */
+MM_NODISCARD mm_status mm_engine_backward(mm_engine *engine, const mm_batch *batch,
+                                          double loss_scale, uint64_t micro_step, mm_loss *loss,
+                                          mm_err *err);
+/* Clips, applies AdamW (decoupled decay p ← p·(1 − lr·wd) first; clip factor clip/(norm+1e-6), at
+ * most 1), zeroes the gradients. *grad_norm is the norm before clipping. A norm that is not finite
+ * changes nothing and is MM_ENAN naming the first tensor. */
+MM_NODISCARD mm_status mm_engine_step(mm_engine *engine, const mm_adamw *adamw, double *grad_norm,
+                                      mm_err *err);
 void mm_engine_zero_grad(mm_engine *engine);
 
-/* Logits (T, V) of a batch in the model's dtype, for tests and scoring; `out` holds n_tokens * vocab_size. */
-MM_NODISCARD mm_status mm_engine_logits(mm_engine *engine, const mm_batch *batch, void *out, mm_err *err);
+/* Logits (T, V) of a batch in the model's dtype, for tests and scoring; `out` holds n_tokens *
+ * vocab_size. */
+MM_NODISCARD mm_status mm_engine_logits(mm_engine *engine, const mm_batch *batch, void *out,
+                                        mm_err *err);
 
-/* Flat views of the same layout as mm_model_data, for checkpoints and tests. NULL when not training. */
+/* Flat views of the same layout as mm_model_data, for checkpoints and tests. NULL when not
+ * training. */
 void *mm_engine_grads(mm_engine *engine);
 void *mm_engine_moment1(mm_engine *engine);
 void *mm_engine_moment2(mm_engine *engine);
 int32_t mm_engine_threads(const mm_engine *engine);
 
-/* Instruction set the matrix kernels run with ("avx512", "avx2", "generic"), chosen once per process;
- * MMRUN_ISA overrides it downwards. Part of the run record: other kernels, other bits. */
+/* Instruction set the matrix kernels run with ("avx512", "avx2", "generic"), chosen once per
+ * process; MMRUN_ISA overrides it downwards. Part of the run record: other kernels, other bits. */
 const char *mm_engine_isa(void);
-/* Floating-point operations of forward + backward for one token at context length `seq_len` (performance.md 1.2). */
+/* Floating-point operations of forward + backward for one token at context length `seq_len`
+ * (performance.md 1.2). */
 double mm_model_flops_per_token(const mm_model_config *config, int32_t seq_len);
-/* Measured peak of fp32 multiply-add over `threads` threads in FLOP/s; takes about `ms` milliseconds. */
+/* Measured peak of fp32 multiply-add over `threads` threads in FLOP/s; takes about `ms`
+ * milliseconds. */
 double mm_engine_probe_flops(int32_t threads, int32_t ms);
 
 #ifdef __cplusplus

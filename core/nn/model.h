@@ -1,9 +1,10 @@
 /* The decoder: its configuration, its tensors, their initial values.
  *
- * MiniMind's v3 is Qwen3-shaped (QK-norm, tied embedding), v2 is Llama-shaped. A model owns one flat
- * block of parameters; every tensor is a view into it. The table of tensors is the one description
- * that initialisation, weight decay, checkpoints, parameter counts and export read.
- * Names are Hugging Face's ("model.layers.0.self_attn.q_proj.weight"), shapes are [out, in], row-major.
+ * MiniMind's v3 is Qwen3-shaped (QK-norm, tied embedding), v2 is Llama-shaped. A model owns one
+ * flat block of parameters; every tensor is a view into it. The table of tensors is the one
+ * description that initialisation, weight decay, checkpoints, parameter counts and export read.
+ * Names are Hugging Face's ("model.layers.0.self_attn.q_proj.weight"), shapes are [out, in],
+ * row-major.
  */
 #ifndef MM_NN_MODEL_H
 #define MM_NN_MODEL_H
@@ -30,16 +31,19 @@ typedef struct mm_model_config {
     int32_t max_position_embeddings;
     double rope_theta;
     double rms_norm_eps;
-    double dropout; /* probability; embedding, attention weights, attention output, and FFN output if ffn_dropout */
+    double dropout; /* probability; embedding, attention weights, attention output, and FFN output
+                       if ffn_dropout */
     bool tie_word_embeddings;
     bool qk_norm;
     bool ffn_dropout; /* v2 only */
 } mm_model_config;
 
-/* Presets v3, v2-small, v2 (minimind.md 1.1, 2). An unknown name is MM_ECONFIG listing the known ones. */
-MM_NODISCARD mm_status mm_model_config_preset(mm_model_config *out, const char *preset, mm_err *err);
-/* Fills what is 0 by the preset's rules and checks everything; the message names the flag (--heads 7 does
- * not divide --hidden 512 …). Call before mm_model_new. */
+/* Presets v3, v2-small, v2 (minimind.md 1.1, 2). An unknown name is MM_ECONFIG listing the known
+ * ones. */
+MM_NODISCARD mm_status mm_model_config_preset(mm_model_config *out, const char *preset,
+                                              mm_err *err);
+/* Fills what is 0 by the preset's rules and checks everything; the message names the flag (--heads
+ * 7 does not divide --hidden 512 …). Call before mm_model_new. */
 MM_NODISCARD mm_status mm_model_config_resolve(mm_model_config *config, mm_err *err);
 /* Trainable values, tied embedding counted once. */
 int64_t mm_model_config_params(const mm_model_config *config);
@@ -59,18 +63,21 @@ typedef struct mm_tensor {
 
 typedef struct mm_model mm_model;
 
-MM_NODISCARD mm_status mm_model_new(mm_model **out, const mm_model_config *config, mm_dtype dtype, mm_err *err);
+MM_NODISCARD mm_status mm_model_new(mm_model **out, const mm_model_config *config, mm_dtype dtype,
+                                    mm_err *err);
 void mm_model_free(mm_model *model);
 /* Draws every tensor from (seed, tensor index): same seed, same weights, whatever the threads. */
 void mm_model_init(mm_model *model, uint64_t seed);
 
 const mm_model_config *mm_model_config_of(const mm_model *model);
 mm_dtype mm_model_dtype(const mm_model *model);
-/* The table, borrowed for the model's life; in the order of Hugging Face's state_dict, tied head left out. */
+/* The table, borrowed for the model's life; in the order of Hugging Face's state_dict, tied head
+ * left out. */
 int32_t mm_model_tensors(const mm_model *model, const mm_tensor **tensors);
 /* NULL when there is none. */
 const mm_tensor *mm_model_find(const mm_model *model, const char *name);
-/* The flat block of mm_model_config_params() elements (tensors may be padded apart: use offsets). */
+/* The flat block of mm_model_config_params() elements (tensors may be padded apart: use offsets).
+ */
 void *mm_model_data(mm_model *model, int64_t *elements);
 
 #ifdef __cplusplus

@@ -1,5 +1,5 @@
-/* Worker threads that start once and stay. Work is cut into items by problem size, never by thread count,
- * so that results do not depend on how many threads run them. */
+/* Worker threads that start once and stay. Work is cut into items by problem size, never by thread
+ * count, so that results do not depend on how many threads run them. */
 #ifndef MM_NN_POOL_H
 #define MM_NN_POOL_H
 

@@ -12,7 +12,7 @@ extern "C" {
 
 typedef enum mm_lr_kind {
     MM_LR_COSINE = 0, /* lr·(0.1 + 0.45·(1 + cos(πt/T))), t from 1: MiniMind v3 (minimind.md 5.2) */
-    MM_LR_COSINE_V2,  /* lr/10 + lr/2·(1 + cos(πt/T)), t from 0: MiniMind v2, starts at 1.1·lr */
+    MM_LR_COSINE_V2, /* lr/10 + lr/2·(1 + cos(πt/T)), t from 0: MiniMind v2, starts at 1.1·lr */
     MM_LR_CONSTANT,
     MM_LR_LINEAR /* from lr to 0 */
 } mm_lr_kind;
@@ -20,7 +20,8 @@ typedef enum mm_lr_kind {
 typedef struct mm_lr_schedule {
     mm_lr_kind kind;
     double learning_rate;
-    int64_t warmup_steps; /* linear from lr/warmup to lr; the schedule then runs over the remaining steps */
+    int64_t warmup_steps; /* linear from lr/warmup to lr; the schedule then runs over the remaining
+                             steps */
     int64_t total_steps;
 } mm_lr_schedule;
 
