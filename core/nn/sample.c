@@ -52,6 +52,8 @@ mm_status mm_sampling_check(const mm_sampling *sampling, mm_err *err)
     if (sampling->max_new_tokens < 0)
         return MM_FAIL(err, MM_EUSAGE, "max_new_tokens must be at least 0, found %d",
                        sampling->max_new_tokens);
+    if (sampling->n_ids < 0)
+        return MM_FAIL(err, MM_EUSAGE, "n_ids must be at least 0 (all), found %d", sampling->n_ids);
     if (sampling->n_stop_ids < 0 || sampling->n_stop_ids > stops_max)
         return MM_FAIL(err, MM_EUSAGE, "%d stop ids, expected 0 to %d", sampling->n_stop_ids,
                        stops_max);
@@ -220,7 +222,8 @@ static int32_t draw_from_best(mm_sampler *sampler, const mm_sampling *sampling, 
     return popped(sampler, n_kept - 1);
 }
 
-/* Fills the scores: temperature first, then the penalty over the ids seen. */
+/* Fills the scores: temperature first, then the penalty over the ids seen. Ids that may not be
+ * drawn get no weight. */
 static void fill_scores(mm_sampler *sampler, const float *logits, const mm_sampling *sampling)
 {
     const double divisor = sampling->temperature > 0 ? sampling->temperature : 1;
@@ -230,6 +233,8 @@ static void fill_scores(mm_sampler *sampler, const float *logits, const mm_sampl
         const double penalized = score > 0 ? score / penalty : score * penalty;
         sampler->scores[i] = (float)(sampler->seen[i] ? penalized : score);
     }
+    for (int32_t i = sampling->n_ids; i > 0 && i < sampler->vocab; i++)
+        sampler->scores[i] = -INFINITY;
 }
 
 /* log(sum(e^logits)); not finite when a logit is not. */
