@@ -46,6 +46,24 @@ static int64_t write_one(mm_store *store, int64_t run_id, int64_t step, const mm
     return id;
 }
 
+// The description in the manifest and every byte of the content.
+static void expect_same(mm_store *store, int64_t id, const mm_blob *found, const mm_blob *blob)
+{
+    assert_string_equal(found->name, blob->name);
+    assert_string_equal(found->dtype, blob->dtype);
+    assert_int_equal(found->ndim, blob->ndim);
+    assert_memory_equal(found->shape, blob->shape, sizeof found->shape);
+    assert_int_equal(found->bytes, blob->bytes);
+    assert_null(found->data);
+    uint8_t *back = malloc(blob->bytes + 1);
+    assert_non_null(back);
+    memset(back, 0xA5, blob->bytes + 1);
+    OK(mm_checkpoint_read(store, id, blob->name, back, blob->bytes, err));
+    if (blob->bytes) assert_memory_equal(back, blob->data, blob->bytes);
+    assert_int_equal(back[blob->bytes], 0xA5);
+    free(back);
+}
+
 static void blobs_come_back_exactly(void **state)
 {
     const fixture *fix = *state;
@@ -96,34 +114,39 @@ static void blobs_come_back_exactly(void **state)
     size_t count;
     OK(mm_checkpoint_blobs(store, id, &arena, &found, &count, err));
     assert_int_equal(count, n_blobs);
-    uint8_t *back = malloc(N_FLOATS * sizeof(float));
-    assert_non_null(back);
     for (size_t i = 0; i < n_blobs; i++) {
-        assert_string_equal(found[i].name, blobs[i].name);
-        assert_string_equal(found[i].dtype, blobs[i].dtype);
-        assert_int_equal(found[i].ndim, blobs[i].ndim);
-        assert_memory_equal(found[i].shape, blobs[i].shape, sizeof found[i].shape);
-        assert_int_equal(found[i].bytes, blobs[i].bytes);
-        assert_null(found[i].data);
-        memset(back, 0xA5, N_FLOATS * sizeof(float));
-        OK(mm_checkpoint_read(store, id, blobs[i].name, back, blobs[i].bytes, err));
-        if (blobs[i].bytes) assert_memory_equal(back, blobs[i].data, blobs[i].bytes);
+        expect_same(store, id, &found[i], &blobs[i]);
     }
-    FAILS(MM_ENOTFOUND, "'missing'", mm_checkpoint_read(store, id, "missing", back, 4, err));
-    FAILS(MM_EFORMAT, "12345", mm_checkpoint_read(store, id, "bytes", back, 4, err));
-    FAILS(MM_ENOTFOUND, "77", mm_checkpoint_read(store, 77, "bytes", back, 4, err));
+    OK(mm_store_check(store, NULL, NULL, err));
+    mm_arena_drop(&arena);
+    mm_store_close(store);
+    free(weights);
+}
+
+static void a_checkpoint_says_what_it_holds(void **state)
+{
+    const fixture *fix = *state;
+    mm_store *store = open_store(fix->path, MM_STORE_CREATE);
+    const int64_t run_id = make_run(store, "a");
+    float *weights = make_weights(1);
+    const mm_blob blob = float_blob("w", weights, N_FLOATS);
+    const int64_t id = write_one(store, run_id, 5, &blob, 1, (double)NAN);
+    FAILS(MM_ENOTFOUND, "'missing'", mm_checkpoint_read(store, id, "missing", weights, 4, err));
+    FAILS(MM_EFORMAT, "2800000", mm_checkpoint_read(store, id, "w", weights, 4, err));
+    FAILS(MM_ENOTFOUND, "77", mm_checkpoint_read(store, 77, "w", weights, blob.bytes, err));
+    mm_arena arena = {0};
     mm_checkpoint_info *list;
+    size_t count;
     OK(mm_checkpoint_list(store, run_id, &arena, &list, &count, err));
     assert_int_equal(count, 1);
     assert_string_equal(list[0].state, "{\"epoch\":1}");
     assert_string_equal(list[0].kind, "full");
     assert_int_equal(strlen(list[0].sha256), 64);
+    assert_int_equal(list[0].raw_bytes, blob.bytes);
     assert_true(list[0].stored_bytes < list[0].raw_bytes);
     assert_true(isnan(list[0].val_loss) && !list[0].is_best && !list[0].is_final);
-    OK(mm_store_check(store, NULL, NULL, err));
     mm_arena_drop(&arena);
     mm_store_close(store);
-    free(back);
     free(weights);
 }
 
@@ -220,44 +243,45 @@ static mm_status read_all(const char *path, void *data, size_t bytes, mm_err *er
     return status;
 }
 
+// Every column that a resume depends on, at its beginning, in the middle and at the end.
+static const char *const DAMAGE[] = {
+    "UPDATE chunk SET data = CAST(zeroblob(1) || substr(data, 2) AS BLOB) WHERE id = 1",
+    "UPDATE chunk SET data = CAST(substr(data, 1, 5000) || x'5A' || substr(data, 5002) AS "
+    "BLOB) WHERE id = 1",
+    "UPDATE chunk SET data = CAST(substr(data, 1, length(data) - 1) || x'5A' AS BLOB) WHERE id "
+    "= 1",
+    "UPDATE chunk SET data = substr(data, 1, length(data) - 1) WHERE id = 1",
+    "UPDATE chunk SET data = x'' WHERE id = 2",
+    "UPDATE chunk SET sha256 = CAST(x'00' || substr(sha256, 2) AS BLOB) WHERE id = 1",
+    "UPDATE chunk SET sha256 = CAST(substr(sha256, 1, 31) || x'5A' AS BLOB) WHERE id = 3",
+    "UPDATE chunk SET codec = 0 WHERE id = 1",
+    "UPDATE chunk SET codec = 2 WHERE id = 1",
+    "UPDATE chunk SET codec = 3 WHERE id = 1",
+    "UPDATE chunk SET codec = -4 WHERE id = 1",
+    "UPDATE chunk SET raw_bytes = raw_bytes - 1 WHERE id = 1",
+    "UPDATE chunk SET raw_bytes = raw_bytes - 1 WHERE id = 3",
+    "DELETE FROM chunk WHERE id = 2",
+    "UPDATE tensor_chunk SET chunk_id = 2 WHERE seq = 0",
+    "UPDATE tensor_chunk SET seq = 9 WHERE seq = 0",
+    "DELETE FROM tensor_chunk WHERE seq = 2",
+    "UPDATE tensor SET sha256 = CAST(x'00' || substr(sha256, 2) AS BLOB)",
+    "UPDATE tensor SET sha256 = x'00'",
+    "UPDATE tensor SET shape = '[70000,11]'",
+    "UPDATE tensor SET shape = '[7000,100'",
+    "UPDATE tensor SET shape = '[1,2,3,4,5]'",
+    "UPDATE tensor SET dtype = 'F31'",
+    "UPDATE tensor SET element_bytes = 2",
+    "UPDATE tensor SET bytes = bytes - 4",
+    "UPDATE tensor SET name = 'v'",
+    "UPDATE checkpoint SET details = '{\"epoch\":2}'",
+    "UPDATE checkpoint SET step = 6",
+    "UPDATE checkpoint SET kind = 'weights'",
+    "UPDATE checkpoint SET sha256 = NULL",
+    "UPDATE checkpoint SET sha256 = '0' || substr(sha256, 2)",
+};
+
 static void one_wrong_byte_anywhere_is_found(void **state)
 {
-    // Every column that a resume depends on, at its beginning, in the middle and at the end.
-    static const char *const DAMAGE[] = {
-        "UPDATE chunk SET data = CAST(zeroblob(1) || substr(data, 2) AS BLOB) WHERE id = 1",
-        "UPDATE chunk SET data = CAST(substr(data, 1, 5000) || x'5A' || substr(data, 5002) AS "
-        "BLOB) WHERE id = 1",
-        "UPDATE chunk SET data = CAST(substr(data, 1, length(data) - 1) || x'5A' AS BLOB) WHERE id "
-        "= 1",
-        "UPDATE chunk SET data = substr(data, 1, length(data) - 1) WHERE id = 1",
-        "UPDATE chunk SET data = x'' WHERE id = 2",
-        "UPDATE chunk SET sha256 = CAST(x'00' || substr(sha256, 2) AS BLOB) WHERE id = 1",
-        "UPDATE chunk SET sha256 = CAST(substr(sha256, 1, 31) || x'5A' AS BLOB) WHERE id = 3",
-        "UPDATE chunk SET codec = 0 WHERE id = 1",
-        "UPDATE chunk SET codec = 2 WHERE id = 1",
-        "UPDATE chunk SET codec = 3 WHERE id = 1",
-        "UPDATE chunk SET codec = -4 WHERE id = 1",
-        "UPDATE chunk SET raw_bytes = raw_bytes - 1 WHERE id = 1",
-        "UPDATE chunk SET raw_bytes = raw_bytes - 1 WHERE id = 3",
-        "DELETE FROM chunk WHERE id = 2",
-        "UPDATE tensor_chunk SET chunk_id = 2 WHERE seq = 0",
-        "UPDATE tensor_chunk SET seq = 9 WHERE seq = 0",
-        "DELETE FROM tensor_chunk WHERE seq = 2",
-        "UPDATE tensor SET sha256 = CAST(x'00' || substr(sha256, 2) AS BLOB)",
-        "UPDATE tensor SET sha256 = x'00'",
-        "UPDATE tensor SET shape = '[70000,11]'",
-        "UPDATE tensor SET shape = '[7000,100'",
-        "UPDATE tensor SET shape = '[1,2,3,4,5]'",
-        "UPDATE tensor SET dtype = 'F31'",
-        "UPDATE tensor SET element_bytes = 2",
-        "UPDATE tensor SET bytes = bytes - 4",
-        "UPDATE tensor SET name = 'v'",
-        "UPDATE checkpoint SET details = '{\"epoch\":2}'",
-        "UPDATE checkpoint SET step = 6",
-        "UPDATE checkpoint SET kind = 'weights'",
-        "UPDATE checkpoint SET sha256 = NULL",
-        "UPDATE checkpoint SET sha256 = '0' || substr(sha256, 2)",
-    };
     const fixture *fix = *state;
     mm_store *store = open_store(fix->path, MM_STORE_CREATE);
     const int64_t run_id = make_run(store, "a");
@@ -421,15 +445,11 @@ static void the_saver_reports_its_failure_once(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(blobs_come_back_exactly),
-        TEST(an_equal_tensor_costs_nothing),
-        TEST(the_same_step_is_replaced),
-        TEST(bad_requests_leave_nothing),
-        TEST(one_wrong_byte_anywhere_is_found),
-        TEST(a_decompression_bomb_is_refused),
-        TEST(pruning_keeps_newest_best_and_final),
-        TEST(the_saver_writes_from_a_copy),
-        TEST(the_saver_reports_its_failure_once),
+        TEST(blobs_come_back_exactly),         TEST(a_checkpoint_says_what_it_holds),
+        TEST(an_equal_tensor_costs_nothing),   TEST(the_same_step_is_replaced),
+        TEST(bad_requests_leave_nothing),      TEST(one_wrong_byte_anywhere_is_found),
+        TEST(a_decompression_bomb_is_refused), TEST(pruning_keeps_newest_best_and_final),
+        TEST(the_saver_writes_from_a_copy),    TEST(the_saver_reports_its_failure_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

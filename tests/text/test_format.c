@@ -56,14 +56,33 @@ static char *edited(const char *from, const char *to)
     return result;
 }
 
+/* An edit of the file, and the message that it must lead to; NULL takes any. */
+typedef struct edit {
+    const char *from;
+    const char *to;
+    const char *message;
+} edit;
+
+static void expect_refused(const edit *edits, size_t n_edits)
+{
+    for (size_t i = 0; i < n_edits; i++) {
+        mm_err err;
+        mm_tokenizer *tokenizer = NULL;
+        char *text = edited(edits[i].from, edits[i].to);
+        const mm_status status =
+            mm_tokenizer_parse(&tokenizer, text, strlen(text), NULL, 0, "f.json", &err);
+        assert_int_equal(status, MM_EFORMAT);
+        assert_null(tokenizer);
+        if (edits[i].message && !strstr(err.message, edits[i].message))
+            fail_msg("expected: %s\nfound: %s", edits[i].message, err.message);
+        mm_free(text);
+    }
+}
+
 static void every_unsupported_field_is_refused_by_name(void **state)
 {
     (void)state;
-    static const struct {
-        const char *from;
-        const char *to;
-        const char *message;
-    } cases[] = {
+    static const edit edits[] = {
         {"\"version\": \"1.0\"", "\"version\": \"2.0\"",
          "f.json: version: expected \"1.0\", found \"2.0\""},
         {"\"truncation\": null", "\"truncation\": {}",
@@ -100,6 +119,14 @@ static void every_unsupported_field_is_refused_by_name(void **state)
          "f.json: added_tokens[0].lstrip: expected false, found true"},
         {"\"single_word\": false", "\"single_word\": true",
          "f.json: added_tokens[0].single_word: expected false, found true"},
+    };
+    expect_refused(edits, sizeof edits / sizeof *edits);
+}
+
+static void a_vocabulary_with_holes_or_doubles_is_refused(void **state)
+{
+    (void)state;
+    static const edit edits[] = {
         {"\"id\": 1,", "\"id\": 2,",
          "f.json: added_tokens[1].id: \"<|im_start|>\" has id 2 here and 1 in model.vocab"},
         {"\"content\": \"<|im_end|>\"", "\"content\": \"<|im_start|>\"",
@@ -123,18 +150,7 @@ static void every_unsupported_field_is_refused_by_name(void **state)
          "f.json: model.merges[0]: expected two tokens"},
         {"\"vocab\": {", "\"vocab\": {\"!\": 36, ", "duplicate object key"},
     };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        mm_err err;
-        mm_tokenizer *tokenizer = NULL;
-        char *text = edited(cases[i].from, cases[i].to);
-        const mm_status status =
-            mm_tokenizer_parse(&tokenizer, text, strlen(text), NULL, 0, "f.json", &err);
-        assert_int_equal(status, MM_EFORMAT);
-        assert_null(tokenizer);
-        if (cases[i].message && !strstr(err.message, cases[i].message))
-            fail_msg("expected: %s\nfound: %s", cases[i].message, err.message);
-        mm_free(text);
-    }
+    expect_refused(edits, sizeof edits / sizeof *edits);
 }
 
 static void names_of_the_config_must_exist(void **state)
@@ -413,6 +429,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_unsupported_field_is_refused_by_name),
+        cmocka_unit_test(a_vocabulary_with_holes_or_doubles_is_refused),
         cmocka_unit_test(names_of_the_config_must_exist),
         cmocka_unit_test(both_spellings_of_merges_are_the_same_tokenizer),
         cmocka_unit_test(added_tokens_may_stand_outside_the_vocabulary),
