@@ -110,8 +110,11 @@ static mm_status open_batcher(const mm_context *context, const mm_args *args, mm
         .val_fraction = is_split ? mm_config_real(loaded->config, "val_fraction") : 0,
         .max_documents = mm_args_int(args, "limit", 0)};
     mm_token_cache *const *caches = corpus->val ? &corpus->val : corpus->train;
-    return mm_batcher_new(out, caches, corpus->val ? 1 : corpus->n_train, corpus->tokenizer,
-                          &options, err);
+    const mm_status status = mm_batcher_new(out, caches, corpus->val ? 1 : corpus->n_train,
+                                            corpus->tokenizer, &options, err);
+    if (status != MM_EFORMAT || !is_split) return status;
+    return MM_FAIL(err, MM_EUSAGE, "run '%s' held nothing out\nmmrun eval %s --data FILE",
+                   loaded->run.name, loaded->run.name);
 }
 
 static mm_status score(const mm_context *context, const mm_args *args, mm_store *store,

@@ -4,6 +4,7 @@
 #include "runner/train.h"
 
 #include "core/base/clock.h"
+#include "core/base/file.h"
 #include "core/base/json.h"
 
 #include <inttypes.h>
@@ -71,6 +72,7 @@ const mm_option mm_pretrain_options[] = {
      .group = "Input",
      .help = "start from the weights of this run"},
     {.name = "name",
+     .aliases = "save_weight",
      .type = MM_OPTION_TEXT,
      .value = "NAME",
      .group = "Record",
@@ -105,6 +107,9 @@ static void say_plan(const mm_context *context, const mm_train_plan *plan)
     mm_say(context, "%s parameters, %" PRId64 " steps, about %s tokens, %s of memory%s%s%s.",
            params, plan->steps, tokens, memory, isfinite(plan->seconds) ? ", about " : "",
            isfinite(plan->seconds) ? time : "", isfinite(plan->seconds) ? " on this machine" : "");
+    if (!plan->has_val)
+        mm_warn(context,
+                "Nothing is held out, so there will be no val_loss; --val FILE names rows.");
 }
 
 static mm_status print_config(const mm_context *context, const mm_config *config,
@@ -151,6 +156,12 @@ static mm_status tell(const mm_context *context, mm_store *store, int64_t run_id
                           "run '%s' was stopped after step %" PRId64 " of %" PRId64
                           " with a valid checkpoint\nmmrun --db %s resume %s",
                           run.name, run.steps, run.steps_planned, context->db_path, run.name);
+        goto done;
+    }
+    if (trained == MM_ENAN && err) {
+        const mm_err why = *err;
+        trained = MM_FAIL(err, MM_ENAN, "run '%s': %.512s\na lower --lr, --warmup or --clip helps",
+                          run.name, why.message);
         goto done;
     }
     if (trained != MM_OK) {
@@ -228,6 +239,21 @@ static mm_status configure(const mm_args *args, mm_store *store, parent *from, m
     return check_shape(*config, err);
 }
 
+// What would refuse the record is said before hours of reading: name and place of the database.
+static mm_status check_record(const mm_context *context, const char *name, mm_err *err)
+{
+    mm_store *store = NULL;
+    mm_status status = MM_OK;
+    if (mm_file_exists(context->db_path)) {
+        MM_TRY(mm_store_open(&store, context->db_path, MM_STORE_WRITE, err));
+    } else {
+        MM_TRY(mm_dir_check_writable_of(context->db_path, err));
+    }
+    if (name) status = mm_store_run_name_check(store, name, err);
+    mm_store_close(store);
+    return status;
+}
+
 static mm_status record_and_train(const mm_context *context, const mm_args *args, mm_store **store,
                                   const mm_corpus *corpus, mm_config *config,
                                   const mm_train_plan *plan, const parent *from, mm_err *err)
@@ -268,6 +294,8 @@ mm_status mm_cmd_pretrain(const mm_context *context, const mm_args *args, mm_err
                            .tokenizer_hash = from.tokenizer_hash,
                            .cache_dir = mm_args_text(args, "cache")};
     spec.train = mm_args_list(args, "data", &spec.n_train);
+    if (!mm_args_has(args, "dry-run"))
+        MM_GO(check_record(context, mm_args_text(args, "name"), err));
     MM_GO(mm_corpus_open(&corpus, context, store, &spec, config, err));
     MM_GO(mm_train_plan_make(&corpus, config, true, &plan, err));
     say_plan(context, &plan);

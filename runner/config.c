@@ -56,14 +56,14 @@ static const hyper TABLE[] = {
     {"batch", "batch_size", NULL, INT, "8", 1, 65536, NULL, "rows of --seq-len tokens per micro-batch", TRAINING},
     {"accum", "accumulation_steps", "grad_accum_steps", INT, "1", 1, 65536, NULL, "micro-batches per optimizer step", TRAINING},
     {"seq-len", "max_seq_len", NULL, INT, "340", 4, 1048576, NULL, "tokens per row, the training context", TRAINING},
-    {"lr", "learning_rate", NULL, REAL, "5e-4", 0, 10, NULL, "peak learning rate", TRAINING},
+    {"lr", "learning_rate", NULL, REAL, "0.0005", 0, 10, NULL, "peak learning rate", TRAINING},
     {"lr-schedule", "lr_schedule", NULL, CHOICE, "cosine", 0, 0, "cosine,cosine-v2,constant,linear", "shape of the learning rate", TRAINING},
     {"warmup", "warmup_steps", "warmup_iters", INT, "0", 0, 1e9, NULL, "steps of linear warm-up", TRAINING},
     {"weight-decay", "weight_decay", NULL, REAL, "0.01", 0, 10, NULL, "decoupled weight decay", TRAINING},
     {"decay-all", "decay_all", NULL, BOOL, "true", 0, 0, NULL, "decay norms and embeddings too, as MiniMind does", TRAINING},
     {"beta1", "beta1", NULL, REAL, "0.9", 0, 0.999999, NULL, "AdamW first moment", TRAINING},
     {"beta2", "beta2", NULL, REAL, "0.999", 0, 0.9999999, NULL, "AdamW second moment", TRAINING},
-    {"adam-eps", "adam_eps", NULL, REAL, "1e-8", 0, 1, NULL, "AdamW epsilon", TRAINING},
+    {"adam-eps", "adam_eps", NULL, REAL, "1e-08", 0, 1, NULL, "AdamW epsilon", TRAINING},
     {"clip", "grad_clip", NULL, REAL, "1", 0, 1e9, NULL, "largest gradient norm (0: no clipping)", TRAINING},
 
     {"pack", "pack", NULL, BOOL, "true", 0, 0, NULL, "pack documents without padding; off pads as MiniMind does", DATA},
@@ -213,10 +213,25 @@ static mm_status parse_int(const hyper *h, const char *text, char *out, mm_err *
     if (end == text || *end != '\0' || errno != 0 || value != floor(value))
         return MM_FAIL(err, MM_EUSAGE, "--%s: expected a whole number, found '%s'", h->flag, text);
     if (value < h->min || value > h->max)
-        return MM_FAIL(err, MM_EUSAGE, "--%s: expected %.15g to %.15g, found '%s'", h->flag, h->min,
+        return MM_FAIL(err, MM_EUSAGE, "--%s: expected %.16g to %.16g, found '%s'", h->flag, h->min,
                        h->max, text);
     snprintf(out, VALUE_BYTES, "%lld", (long long)value);
     return MM_OK;
+}
+
+// Shortest text that reads back equal, so that 5e-4 and 0.0005 are one value in the database; whole
+// numbers of ordinary size without an exponent.
+static void put_real(char *out, double value)
+{
+    if (fabs(value) < 1e15 && !(floor(value) < value)) {
+        snprintf(out, VALUE_BYTES, "%.0f", value);
+        return;
+    }
+    for (int digits = 1; digits <= 17; digits++) {
+        snprintf(out, VALUE_BYTES, "%.*g", digits, value);
+        const double back = strtod(out, NULL);
+        if (!(back < value) && !(back > value)) break;
+    }
 }
 
 static mm_status parse_real(const hyper *h, const char *text, char *out, mm_err *err)
@@ -229,13 +244,31 @@ static mm_status parse_real(const hyper *h, const char *text, char *out, mm_err 
     if (value < h->min || value > h->max)
         return MM_FAIL(err, MM_EUSAGE, "--%s: expected %g to %g, found '%s'", h->flag, h->min,
                        h->max, text);
-    // Shortest text that reads back equal, so that 5e-4 and 0.0005 are one value in the database.
-    for (int digits = 1; digits <= 17; digits++) {
-        snprintf(out, VALUE_BYTES, "%.*g", digits, value);
-        const double back = strtod(out, NULL);
-        if (!(back < value) && !(back > value)) break;
-    }
+    put_real(out, value);
     return MM_OK;
+}
+
+// The values a choice has, as the table spells them: "cosine_v2" is cosine-v2. MiniMind's names of
+// number types are further spellings of ours.
+static mm_status parse_choice(const hyper *h, const char *text, char *out, mm_err *err)
+{
+    static const struct {
+        const char *other;
+        const char *ours;
+    } SPELLINGS[] = {{"float32", "fp32"}, {"bfloat16", "bf16"}};
+    const char *wanted = text;
+    for (size_t i = 0; i < sizeof SPELLINGS / sizeof SPELLINGS[0]; i++)
+        if (strcmp(text, SPELLINGS[i].other) == 0) wanted = SPELLINGS[i].ours;
+    for (const char *at = h->choices; *at;) {
+        const size_t length = strcspn(at, ",");
+        if (same_name(wanted, at, length)) {
+            snprintf(out, VALUE_BYTES, "%.*s", (int)length, at);
+            return MM_OK;
+        }
+        at += length + (at[length] == ',');
+    }
+    return MM_FAIL(err, MM_EUSAGE, "--%s: expected one of %s, found '%s'", h->flag, h->choices,
+                   text);
 }
 
 static mm_status parse_value(const hyper *h, const char *text, char *out, mm_err *err)
@@ -254,11 +287,7 @@ static mm_status parse_value(const hyper *h, const char *text, char *out, mm_err
             return MM_FAIL(err, MM_EUSAGE, "--%s: expected on or off, found '%s'", h->flag, text);
         return MM_OK;
     case CHOICE:
-        if (!in_list(text, h->choices))
-            return MM_FAIL(err, MM_EUSAGE, "--%s: expected one of %s, found '%s'", h->flag,
-                           h->choices, text);
-        snprintf(out, VALUE_BYTES, "%s", text);
-        return MM_OK;
+        return parse_choice(h, text, out, err);
     }
     return MM_OK;
 }
@@ -429,8 +458,40 @@ static void decide(mm_config *config, const char *name, const char *origin, doub
     else if (type == BOOL)
         snprintf(config->value[i], VALUE_BYTES, "%s", value > 0 ? "true" : "false");
     else
-        snprintf(config->value[i], VALUE_BYTES, "%.15g", value);
+        put_real(config->value[i], value);
     snprintf(config->origin[i], sizeof config->origin[i], "%s", origin);
+}
+
+// How firmly a value was chosen: what is given for this very run goes before a file.
+static int firmness(const mm_config *config, const char *name)
+{
+    const char *origin = config->origin[must_find(name)];
+    if (!mm_config_is_set(config, name)) return 0;
+    if (in_list(origin, "command line,sweep")) return 3;
+    return strcmp(origin, "data") == 0 ? 1 : 2;
+}
+
+mm_status mm_config_length(mm_config *config, const char **decides, mm_err *err)
+{
+    static const char *const NAMES[] = {"steps", "tokens", "epochs"};
+    enum { N_NAMES = sizeof NAMES / sizeof NAMES[0] };
+    const char *best = "epochs";
+    int most = 0;
+    for (size_t k = 0; k < N_NAMES; k++) {
+        const int firm = firmness(config, NAMES[k]);
+        if (firm > 0 && firm == most)
+            return MM_FAIL(err, MM_EUSAGE,
+                           "--%s and --%s both say how long to train: one of them is expected",
+                           best, NAMES[k]);
+        if (firm <= most) continue;
+        most = firm;
+        best = NAMES[k];
+    }
+    // What does not count is not recorded either: a run of 100 steps is not "1 epoch".
+    for (size_t k = 0; k < N_NAMES; k++)
+        if (strcmp(NAMES[k], best) != 0) config->value[must_find(NAMES[k])][0] = '\0';
+    *decides = best;
+    return MM_OK;
 }
 
 void mm_config_decide(mm_config *config, const char *name, int64_t value)
@@ -459,6 +520,11 @@ mm_status mm_config_model(mm_config *config, int32_t vocab_size, mm_model_config
     take_int(config, "head_dim", &out->head_dim);
     take_int(config, "intermediate_size", &out->intermediate_size);
     take_int(config, "vocab_size", &out->vocab_size);
+    // Fewer or other heads than the preset's: as many groups of them as come nearest to it.
+    if (mm_config_is_set(config, "num_attention_heads") &&
+        !mm_config_is_set(config, "num_key_value_heads"))
+        while (out->num_attention_heads % out->num_key_value_heads != 0)
+            out->num_key_value_heads--;
     if (vocab_size > 0) {
         if (mm_config_is_set(config, "vocab_size") && out->vocab_size < vocab_size)
             return MM_FAIL(err, MM_ECONFIG, "--vocab: the tokenizer has %d tokens, found %d",

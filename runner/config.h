@@ -44,6 +44,9 @@ bool mm_config_bool(const mm_config *config, const char *name);
 const char *mm_config_text(const mm_config *config, const char *name);
 bool mm_config_is_set(const mm_config *config, const char *name); /* by more than a default */
 
+/* Which of "steps", "tokens" and "epochs" says how long to train; the others lose their values. Two
+ * chosen in the same place are MM_EUSAGE. */
+MM_NODISCARD mm_status mm_config_length(mm_config *config, const char **decides, mm_err *err);
 /* Fills in what was left open ("steps", "eval_interval") with what the data decided; origin "data".
  */
 void mm_config_decide(mm_config *config, const char *name, int64_t value);

@@ -82,7 +82,11 @@ static mm_status train_tokenizer(mm_corpus *corpus, const mm_context *context,
     for (size_t i = 0; i < corpus->n_train; i++)
         MM_GO(feed_file(trainer, corpus->train_path[i], format, err));
     MM_GO(mm_progress_new(&progress, context, "tokenizer", err));
-    MM_GO(mm_bpe_trainer_finish(trainer, &corpus->tokenizer, show_merges, progress, err));
+    status = mm_bpe_trainer_finish(trainer, &corpus->tokenizer, show_merges, progress, err);
+    if (status != MM_OK) {
+        mm_err_context(err, "%s", corpus->train_path[0]);
+        goto done;
+    }
     corpus->tokenizer_is_trained = true;
 done:
     mm_progress_end(progress);
@@ -218,7 +222,9 @@ mm_status mm_corpus_batchers(const mm_corpus *corpus, const mm_config *config, m
     options.max_documents = mm_config_int(config, "eval_rows");
     mm_token_cache *const *caches = corpus->val ? &corpus->val : corpus->train;
     const size_t n = corpus->val ? 1 : corpus->n_train;
-    return mm_batcher_new(val, caches, n, corpus->tokenizer, &options, err);
+    const mm_status status = mm_batcher_new(val, caches, n, corpus->tokenizer, &options, err);
+    // A single text cannot be parted: it is trained on, and nothing is held out.
+    return status == MM_EFORMAT && !corpus->val ? MM_OK : status;
 }
 
 static mm_status record_file(const mm_corpus *corpus, mm_store *store, int64_t run_id,

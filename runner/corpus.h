@@ -38,7 +38,7 @@ MM_NODISCARD mm_status mm_corpus_open(mm_corpus *out, const mm_context *context,
                                       mm_err *err);
 void mm_corpus_close(mm_corpus *corpus);
 
-/* Batches to learn from and to be scored on. */
+/* Batches to learn from and to be scored on; *val is NULL when nothing is held out. */
 MM_NODISCARD mm_status mm_corpus_batchers(const mm_corpus *corpus, const mm_config *config,
                                           mm_batcher **train, mm_batcher **val, mm_err *err);
 /* Records tokenizer and files with the run. */

@@ -52,6 +52,8 @@ mm_status mm_sample_text(mm_generator *generator, int32_t context_tokens,
     const int32_t n_prompt = (int32_t)(ids.count - skip);
     if (how.max_new_tokens > context_tokens - n_prompt)
         how.max_new_tokens = context_tokens - n_prompt;
+    // A model may have more rows than its tokenizer has tokens.
+    how.n_ids = mm_tokenizer_vocab(tokenizer);
     how.n_stop_ids = 0;
     if (mm_tokenizer_eos(tokenizer) >= 0)
         how.stop_ids[how.n_stop_ids++] = mm_tokenizer_eos(tokenizer);

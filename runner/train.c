@@ -419,8 +419,9 @@ static mm_status evaluate(session *s, mm_err *err)
     mm_metric_log(s->metrics, s->series.perplexity, s->at.step, score.perplexity);
     s->last_val_loss = score.loss;
     mm_progress_line(s->progress,
-                     "%s step %" PRId64 ": val_loss %.4f, %.3f bits per byte, perplexity %.2f",
-                     s->run.name, s->at.step, score.loss, score.bits_per_byte, score.perplexity);
+                     "%s step %" PRId64 ": val_loss %.4f, %.3f bits per byte, perplexity %.*g",
+                     s->run.name, s->at.step, score.loss, score.bits_per_byte,
+                     score.perplexity < 1e4 ? 6 : 3, score.perplexity);
     return MM_OK;
 }
 
@@ -504,8 +505,8 @@ static mm_status train_step(session *s, mm_err *err)
     s->last_loss = labels > 0 ? sum / (double)labels : (double)NAN;
     mm_status status = MM_OK;
     if (!isfinite(s->last_loss))
-        status = MM_FAIL(err, MM_ENAN, "step %" PRId64 ": the loss is not finite (%g)", s->at.step,
-                         s->last_loss);
+        status = MM_FAIL(err, MM_ENAN, "step %" PRId64 ": the loss is not finite (%s)", s->at.step,
+                         isnan(s->last_loss) ? "nan" : "inf");
     else
         status = mm_engine_step(s->engine, &s->adamw, &grad_norm, err);
     const double seconds = (double)(mm_mono_ns() - start) / 1e9;

@@ -32,6 +32,7 @@ typedef struct mm_train_plan {
     int64_t memory_bytes; /* about */
     int64_t checkpoint_bytes;
     double seconds; /* about, on this machine; NaN: not estimated */
+    bool has_val;   /* there are held-out rows */
 } mm_train_plan;
 
 /* Decides what is still open (steps, intervals) and stores it in the configuration. `estimate`

@@ -31,6 +31,21 @@ static mm_status steps_by_epochs(mm_batcher *train, const mm_config *config, int
     return MM_OK;
 }
 
+// Steps are not full everywhere (padding, ends of epochs): the average of an epoch decides.
+static mm_status steps_by_tokens(mm_batcher *train, const mm_config *config, mm_train_plan *plan,
+                                 mm_err *err)
+{
+    const int64_t accum = mm_config_int(config, "accumulation_steps");
+    const double labels = (double)mm_batcher_labels(train);
+    int64_t batches = 0;
+    MM_TRY(mm_batcher_epoch_batches(train, 0, &batches, err));
+    if (labels < 1) return MM_FAIL(err, MM_EFORMAT, "no token to learn: every row is empty");
+    const double per_epoch = (double)((batches + accum - 1) / accum);
+    plan->tokens = mm_config_int(config, "tokens");
+    plan->steps = (int64_t)ceil((double)plan->tokens / labels * per_epoch);
+    return MM_OK;
+}
+
 static mm_status decide_steps(mm_batcher *train, mm_config *config, mm_train_plan *plan,
                               mm_err *err)
 {
@@ -38,13 +53,14 @@ static mm_status decide_steps(mm_batcher *train, mm_config *config, mm_train_pla
                              mm_config_int(config, "max_seq_len") *
                              mm_config_int(config, "accumulation_steps");
     const int64_t labels = mm_batcher_labels(train);
-    if (mm_config_is_set(config, "steps")) {
+    const char *decides = NULL;
+    MM_TRY(mm_config_length(config, &decides, err));
+    if (strcmp(decides, "steps") == 0) {
         plan->steps = mm_config_int(config, "steps");
         // A step never takes more than an epoch.
         plan->tokens = plan->steps * (per_step < labels ? per_step : labels);
-    } else if (mm_config_is_set(config, "tokens")) {
-        plan->tokens = mm_config_int(config, "tokens");
-        plan->steps = (plan->tokens + per_step - 1) / per_step;
+    } else if (strcmp(decides, "tokens") == 0) {
+        MM_TRY(steps_by_tokens(train, config, plan, err));
     } else {
         MM_TRY(steps_by_epochs(train, config, &plan->steps, err));
         plan->tokens = labels * mm_config_int(config, "epochs");
@@ -81,6 +97,7 @@ mm_status mm_train_plan_make(const mm_corpus *corpus, mm_config *config, bool es
     MM_TRY(mm_config_model(config, mm_tokenizer_vocab(corpus->tokenizer), &plan->shape, err));
     MM_GO(mm_corpus_batchers(corpus, config, &train, &val, err));
     MM_GO(decide_steps(train, config, plan, err));
+    plan->has_val = val != NULL;
     plan->params = mm_model_config_params(&plan->shape);
     const int32_t seq_len = (int32_t)mm_config_int(config, "max_seq_len");
     const mm_engine_options options = {

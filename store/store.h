@@ -75,11 +75,11 @@ typedef struct mm_run_new {
 } mm_run_new;
 
 /* A new run with status `queued`. FULL commit. Host is recorded by the store. */
-/* What mm_store_run_create would say about this name, known before anything is prepared; with `store`
- * NULL only whether it may be a name at all. */
-MM_NODISCARD mm_status mm_store_run_name_check(mm_store *store, const char *name, mm_err *err);
 MM_NODISCARD mm_status mm_store_run_create(mm_store *store, const mm_run_new *run, int64_t *run_id,
                                            mm_err *err);
+/* What mm_store_run_create would say about this name, known before anything is prepared; with
+ * `store` NULL only whether it may be a name at all. */
+MM_NODISCARD mm_status mm_store_run_name_check(mm_store *store, const char *name, mm_err *err);
 /* Sets what only becomes known at the start of training (NULL / 0 keep). */
 MM_NODISCARD mm_status mm_store_run_params(mm_store *store, int64_t run_id, const mm_param *params,
                                            size_t n_params, mm_err *err);

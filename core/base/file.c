@@ -85,11 +85,30 @@ done:
     return status;
 }
 
-mm_status mm_dir_sync_of(const char *path, mm_err *err)
+// Of the folder that holds `path`; the caller frees.
+static char *folder_of(const char *path)
 {
     const char *slash = strrchr(path, '/');
-    char *dir =
-        slash ? mm_strndup(path, slash == path ? 1 : (size_t)(slash - path)) : mm_strdup(".");
+    if (!slash) return mm_strdup(".");
+    return mm_strndup(path, slash == path ? 1 : (size_t)(slash - path));
+}
+
+mm_status mm_dir_check_writable_of(const char *path, mm_err *err)
+{
+    char *dir = folder_of(path);
+    if (!dir) return MM_FAIL(err, MM_ENOMEM, "%s: no memory", path);
+    mm_status status = MM_OK;
+    if (access(dir, W_OK | X_OK) != 0)
+        status = MM_FAIL_ERRNO(err, "%s: cannot create: folder %s", path, dir);
+    else if (!mm_file_is_dir(dir))
+        status = MM_FAIL(err, MM_EUSAGE, "%s: cannot create: %s is no folder", path, dir);
+    mm_free(dir);
+    return status;
+}
+
+mm_status mm_dir_sync_of(const char *path, mm_err *err)
+{
+    char *dir = folder_of(path);
     if (!dir) return MM_FAIL(err, MM_ENOMEM, "%s: no memory", path);
     mm_status status = MM_OK;
     const int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

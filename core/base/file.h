@@ -51,6 +51,8 @@ bool mm_file_is_dir(const char *path);
 /* mkdir -p. */
 MM_NODISCARD mm_status mm_dir_make(const char *path, mm_err *err);
 /* "dir/name" in *out, to be freed; an empty dir gives "name". */
+/* Fails when no file could be made beside `path`: folder missing, no folder, or not writable. */
+MM_NODISCARD mm_status mm_dir_check_writable_of(const char *path, mm_err *err);
 MM_NODISCARD mm_status mm_path_join(char **out, const char *dir, const char *name, mm_err *err);
 /* Bytes a non-root user may still write in the file system that holds `path`; 0 when unknown. */
 uint64_t mm_disk_free(const char *path);

@@ -129,12 +129,27 @@ static mm_status check_options(const mm_batcher_options *options, mm_err *err)
     return MM_OK;
 }
 
+// What the documents' keys say about the split, from a first look at all of them.
+typedef struct key_range {
+    uint64_t least;
+    uint64_t most;
+    bool is_any; // has a document of two tokens or more: one alone predicts nothing
+} key_range;
+
 // The top 53 bits of the key as a number in [0, 1): a larger share keeps what a smaller one held.
-static bool is_on_side(const mm_batcher_options *options, uint64_t key)
+static bool is_below_share(uint64_t key, double share)
 {
-    if (options->split == MM_SPLIT_ALL) return true;
-    const bool is_val = (double)(key >> 11) * 0x1p-53 < options->val_fraction;
-    return is_val == (options->split == MM_SPLIT_VAL);
+    return (double)(key >> 11) * 0x1p-53 < share;
+}
+
+// A share of a few documents can come to none or all of them: then the document of the least key is
+// held out, or that of the greatest is trained on. Where all texts are equal nothing is held out.
+static bool is_held_out(const key_range *keys, double share, uint64_t key)
+{
+    if (!(share > 0) || keys->least == keys->most) return false;
+    if (!is_below_share(keys->least, share)) return key == keys->least;
+    if (is_below_share(keys->most, share)) return key != keys->most;
+    return is_below_share(key, share);
 }
 
 static mm_status count_documents(mm_batcher *batcher, mm_token_cache *const *caches, mm_err *err)
@@ -159,25 +174,44 @@ static mm_status count_documents(mm_batcher *batcher, mm_token_cache *const *cac
     return MM_OK;
 }
 
+static key_range find_keys(const mm_batcher *batcher, uint32_t total)
+{
+    key_range keys = {.least = UINT64_MAX};
+    for (uint32_t document = 0; document < total; document++) {
+        int64_t local;
+        const mm_token_cache *cache = cache_of(batcher, document, &local);
+        if (mm_token_cache_length(cache, local) < 2) continue;
+        const uint64_t key = mm_token_cache_key(cache, local);
+        if (key < keys.least) keys.least = key;
+        if (key > keys.most) keys.most = key;
+        keys.is_any = true;
+    }
+    return keys;
+}
+
 static mm_status choose_documents(mm_batcher *batcher, mm_err *err)
 {
     const mm_batcher_options *options = &batcher->options;
-    const size_t total = (size_t)batcher->first_document[batcher->n_caches];
+    const uint32_t total = (uint32_t)batcher->first_document[batcher->n_caches];
     batcher->documents = mm_alloc(total * sizeof *batcher->documents);
-    if (!batcher->documents) return MM_FAIL(err, MM_ENOMEM, "no memory for %zu documents", total);
+    if (!batcher->documents) return MM_FAIL(err, MM_ENOMEM, "no memory for %u documents", total);
+    const key_range keys = find_keys(batcher, total);
     for (uint32_t document = 0; document < total; document++) {
         int64_t local;
         const mm_token_cache *cache = cache_of(batcher, document, &local);
         if (options->max_documents > 0 && batcher->n_documents == options->max_documents) break;
-        // One token alone predicts nothing.
         if (mm_token_cache_length(cache, local) < 2) continue;
-        if (!is_on_side(options, mm_token_cache_key(cache, local))) continue;
+        const bool is_val =
+            is_held_out(&keys, options->val_fraction, mm_token_cache_key(cache, local));
+        if (options->split != MM_SPLIT_ALL && is_val != (options->split == MM_SPLIT_VAL)) continue;
         batcher->documents[batcher->n_documents++] = document;
     }
     if (batcher->n_documents > 0) return MM_OK;
-    return MM_FAIL(err, MM_EFORMAT, "none of the %zu documents is on the %s side (share %g)", total,
-                   options->split == MM_SPLIT_VAL ? "validation" : "training",
-                   options->val_fraction);
+    if (!keys.is_any)
+        return MM_FAIL(err, MM_EFORMAT, "%s: none of %u documents has two tokens or more",
+                       mm_token_cache_path(batcher->caches[0]), total);
+    return MM_FAIL(err, MM_EFORMAT, "none of the %u documents is on the validation side (share %g)",
+                   total, options->val_fraction);
 }
 
 static mm_status allocate(mm_batcher *batcher, mm_err *err)

@@ -12,9 +12,9 @@
  * text. The last micro-batch of an epoch may have fewer rows.
  *
  * The sides of the split depend on the documents' text alone, not on the seed, so every run and
- * every tokenizer validates on the same rows, and rows of equal text are on the same side. A
- * batcher belongs to one thread; memory is about 12 bytes per document. After the first call
- * mm_batcher_get allocates nothing.
+ * every tokenizer validates on the same rows, and rows of equal text are on the same side. Each
+ * side has a document as soon as there are two different texts. A batcher belongs to one thread;
+ * memory is about 12 bytes per document. After the first call mm_batcher_get allocates nothing.
  */
 #ifndef MM_DATA_BATCH_H
 #define MM_DATA_BATCH_H

@@ -24,6 +24,7 @@ typedef struct mm_sampling {
     uint64_t seed;
     int32_t stop_ids[4]; /* generation ends after one of these; it is not handed on */
     int32_t n_stop_ids;
+    int32_t n_ids; /* ids from here on are never drawn: rows without a token; 0: none */
 } mm_sampling;
 
 /* {0.85, 0.85, 50, 1.0, 256, seed 42, stop at 2}: MiniMind's defaults but for the length. */

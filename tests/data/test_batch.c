@@ -430,6 +430,41 @@ static void test_sides_are_disjoint_and_do_not_move(void **state)
     mm_token_cache_close(longer);
 }
 
+static void test_few_rows_are_on_both_sides(void **state)
+{
+    (void)state;
+    static const double SHARES[] = {0.001, 0.01, 0.5, 0.999};
+    static const char *const TEXTS[] = {"first row", "another row", "and one more"};
+    mm_str content = {0};
+    for (int rows = 1; rows <= 3; rows++) {
+        mm_str_addf(&content, "{\"text\":\"%s\"}\n", TEXTS[rows - 1]);
+        mm_token_cache *cache = text_cache("few.jsonl", content.data, tokenizer);
+        for (size_t i = 0; i < sizeof SHARES / sizeof SHARES[0]; i++) {
+            uint64_t train[4];
+            uint64_t val[4];
+            const int64_t n_train = side_documents(cache, MM_SPLIT_TRAIN, SHARES[i], 1, train);
+            if (rows == 1) {
+                // One text cannot be on both: it is learned from.
+                mm_batcher *none;
+                const mm_batcher_options options = {.batch_size = 1,
+                                                    .seq_len = 32,
+                                                    .split = MM_SPLIT_VAL,
+                                                    .val_fraction = SHARES[i]};
+                assert_int_equal(n_train, 1);
+                assert_int_equal(mm_batcher_new(&none, &cache, 1, tokenizer, &options, NULL),
+                                 MM_EFORMAT);
+                continue;
+            }
+            const int64_t n_val = side_documents(cache, MM_SPLIT_VAL, SHARES[i], 1, val);
+            assert_true(n_train > 0 && n_val > 0);
+            assert_int_equal(n_train + n_val, rows);
+            assert_int_equal(common(train, n_train, val, n_val), 0);
+        }
+        mm_token_cache_close(cache);
+    }
+    mm_str_drop(&content);
+}
+
 static void test_equal_rows_are_on_one_side(void **state)
 {
     (void)state;
@@ -618,6 +653,7 @@ int main(void)
         cmocka_unit_test(test_a_position_gives_the_same_batch_after_a_fresh_start),
         cmocka_unit_test(test_orders_differ_by_epoch_and_seed),
         cmocka_unit_test(test_sides_are_disjoint_and_do_not_move),
+        cmocka_unit_test(test_few_rows_are_on_both_sides),
         cmocka_unit_test(test_equal_rows_are_on_one_side),
         cmocka_unit_test(test_max_documents_takes_the_first_of_the_side),
         cmocka_unit_test(test_get_allocates_nothing),

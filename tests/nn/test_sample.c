@@ -250,6 +250,28 @@ static void test_logits_that_are_not_finite_are_refused(void **state)
     mm_sampler_free(sampler);
 }
 
+static void test_ids_without_a_token_are_never_drawn(void **state)
+{
+    enum { ALLOWED = 20 };
+    (void)state;
+    mm_sampler *sampler = sampler_of(NULL);
+    float logits[VOCAB];
+    for (int i = 0; i < VOCAB; i++)
+        logits[i] = i < ALLOWED ? 0 : 30;
+    static const int32_t TOP_K[] = {0, 5, VOCAB - 1};
+    for (int i = 0; i < 300; i++) {
+        mm_choice choice;
+        const mm_sampling sampling = {.temperature = i % 10 == 0 ? 0 : 1,
+                                      .top_p = i % 2 ? 1 : 0.9,
+                                      .top_k = TOP_K[i % 3],
+                                      .repetition_penalty = 1,
+                                      .n_ids = ALLOWED};
+        CHECK_OK(mm_sampler_draw(sampler, logits, &sampling, i, &choice, failure));
+        assert_in_range(choice.id, 0, ALLOWED - 1);
+    }
+    mm_sampler_free(sampler);
+}
+
 static void test_settings_out_of_bounds_are_named(void **state)
 {
     (void)state;
@@ -287,6 +309,7 @@ int main(void)
         cmocka_unit_test(test_greedy_takes_the_best_and_the_smaller_id),
         cmocka_unit_test(test_seed_and_position_decide_a_draw),
         cmocka_unit_test(test_logits_that_are_not_finite_are_refused),
+        cmocka_unit_test(test_ids_without_a_token_are_never_drawn),
         cmocka_unit_test(test_settings_out_of_bounds_are_named),
     };
     return cmocka_run_group_tests_name("nn/sample", tests, NULL, NULL);
