@@ -245,7 +245,8 @@ static mm_status check_record(const mm_context *context, const char *name, mm_er
     mm_store *store = NULL;
     mm_status status = MM_OK;
     if (mm_file_exists(context->db_path)) {
-        MM_TRY(mm_store_open(&store, context->db_path, MM_STORE_WRITE, err));
+        // An empty file is what a kill leaves of a database that was just being made.
+        MM_TRY(mm_store_open(&store, context->db_path, MM_STORE_CREATE, err));
     } else {
         MM_TRY(mm_dir_check_writable_of(context->db_path, err));
     }

@@ -152,6 +152,11 @@ class TestResume(harness.CliTest):
         self.run_mmrun(*command)
         return most
 
+    def test_a_database_that_was_just_being_made_is_made_again(self):
+        self.write("begun.db", "")
+        self.run_mmrun(*self.train("begun.db", "--steps", "8"))
+        self.assertEqual(self.value("SELECT status FROM runs", db=self.path("begun.db")), "finished")
+
     def test_a_signal_stops_with_a_checkpoint_and_names_the_way_on(self):
         self.run_mmrun(*self.train("whole.db"))
         running = self.start_mmrun(*self.train("stopped.db"))
