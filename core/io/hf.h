@@ -2,8 +2,7 @@
  * import.
  *
  * Qwen3ForCausalLM for models with QK-norm, LlamaForCausalLM without. Both spellings of the RoPE
- * and dtype settings are written (transformers 4 and 5). See ecosystem-reliability.md 1.3 for every
- * key and why.
+ * and dtype settings are written (transformers 4 and 5). See docs/formats.md.
  */
 #ifndef MM_IO_HF_H
 #define MM_IO_HF_H

@@ -83,7 +83,7 @@ int32_t mm_engine_threads(const mm_engine *engine);
  * process; MMRUN_ISA overrides it downwards. Part of the run record: other kernels, other bits. */
 const char *mm_engine_isa(void);
 /* Floating-point operations of forward + backward for one token at context length `seq_len`
- * (performance.md 1.2). */
+ * (docs/minimind.md). */
 double mm_model_flops_per_token(const mm_model_config *config, int32_t seq_len);
 /* Measured peak of fp32 multiply-add over `threads` threads in FLOP/s; takes about `ms`
  * milliseconds. */

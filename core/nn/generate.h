@@ -1,6 +1,6 @@
 /* Generation: prefill, KV cache, sampling, one token at a time.
  *
- * Sampling order is MiniMind's (minimind.md 14.1): temperature, repetition penalty over all ids of
+ * Sampling order is MiniMind's (docs/minimind.md): temperature, repetition penalty over all ids of
  * the row, top-k, top-p (the token that crosses p stays), draw. Numbers are counter-based: (seed,
  * position) decides a draw. A generator belongs to one thread at a time.
  */

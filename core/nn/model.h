@@ -38,7 +38,7 @@ typedef struct mm_model_config {
     bool ffn_dropout; /* v2 only */
 } mm_model_config;
 
-/* Presets v3, v2-small, v2 (minimind.md 1.1, 2). An unknown name is MM_ECONFIG listing the known
+/* Presets v3, v2-small, v2 (docs/minimind.md). An unknown name is MM_ECONFIG listing the known
  * ones. */
 MM_NODISCARD mm_status mm_model_config_preset(mm_model_config *out, const char *preset,
                                               mm_err *err);

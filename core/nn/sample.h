@@ -1,4 +1,4 @@
-/* Choosing the next token from logits, in MiniMind's order (minimind.md 14.1). Internal to core/nn.
+/* Choosing the next token from logits, in MiniMind's order (docs/minimind.md). Internal to core/nn.
  *
  * Everything is decided by the scores and the ids, ties by the smaller id; nothing is allocated
  * after mm_sampler_new.

@@ -11,7 +11,8 @@ extern "C" {
 #endif
 
 typedef enum mm_lr_kind {
-    MM_LR_COSINE = 0, /* lr·(0.1 + 0.45·(1 + cos(πt/T))), t from 1: MiniMind v3 (minimind.md 5.2) */
+    MM_LR_COSINE =
+        0, /* lr·(0.1 + 0.45·(1 + cos(πt/T))), t from 1: MiniMind v3 (docs/minimind.md) */
     MM_LR_COSINE_V2, /* lr/10 + lr/2·(1 + cos(πt/T)), t from 0: MiniMind v2, starts at 1.1·lr */
     MM_LR_CONSTANT,
     MM_LR_LINEAR /* from lr to 0 */

@@ -1,4 +1,4 @@
-/* The chat template, rendered natively: the logic of minimind.md 3.3.
+/* The chat template, rendered natively: the logic of docs/minimind.md.
  *
  * Rendering writes the text and, beside it, what each span of it is: words of the template, in
  * which every added token is one; text of the assistant or the system, in which the tag tokens are

@@ -1,5 +1,5 @@
 /* Conversations and the chat template, rendered natively: MiniMind's template of v3
- * (minimind.md 3.3).
+ * (docs/minimind.md).
  *
  * The rendered text is encoded as a whole, as the reference does it, except for added tokens that
  * stand in the messages: text of the assistant and the system may hold the tag tokens (those not
@@ -34,15 +34,14 @@ typedef struct mm_conversation {
 typedef struct mm_chat_options {
     bool generation_prompt; /* ends with the opening of an assistant turn */
     bool open_thinking;     /* that opening leaves <think> open */
-    bool drop_empty_think; /* assistant turns without reasoning get no think block (minimind.md 4.4,
-                              step 3) */
+    bool drop_empty_think;  /* assistant turns without reasoning get no think block */
 } mm_chat_options;
 
 /* The rendered text; appended. Borrowed inputs. */
 MM_NODISCARD mm_status mm_chat_render(const mm_conversation *conversation,
                                       const mm_chat_options *options, mm_str *out, mm_err *err);
 /* The ids. If `mask` is not NULL it gets one byte per id: 1 where the assistant's words are learned
- * (minimind.md 4.4: think block, content, <|im_end|> and the newline after it). */
+ * (docs/minimind.md: think block, content, <|im_end|> and the newline after it). */
 MM_NODISCARD mm_status mm_chat_encode(const mm_tokenizer *tokenizer,
                                       const mm_conversation *conversation,
                                       const mm_chat_options *options, mm_ids *ids, mm_str *mask,

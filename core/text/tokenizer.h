@@ -86,7 +86,7 @@ MM_NODISCARD mm_status mm_decode_stream_push(mm_decode_stream *stream,
 void mm_decode_stream_end(mm_decode_stream *stream, mm_str *out);
 
 /* Training. Feed texts, then finish. The 36 reserved tokens of MiniMind come first
- * (minimind.md 3.2), then the 256 byte symbols by code point, then merges; ties go to the smaller
+ * (docs/minimind.md), then the 256 byte symbols by code point, then merges; ties go to the smaller
  * id pair; results equal Hugging Face's trainer. */
 typedef struct mm_bpe_trainer mm_bpe_trainer;
 MM_NODISCARD mm_status mm_bpe_trainer_new(mm_bpe_trainer **out, int32_t vocab_size, mm_err *err);

@@ -63,7 +63,7 @@ MM_NODISCARD mm_status mm_tokenizer_encode_guarded(const mm_tokenizer *tokenizer
                                                    size_t length, const mm_guard *guards,
                                                    size_t n_guards, mm_ids *out, mm_err *err);
 
-/* The reserved tokens of minimind.md 3.2, id = index. */
+/* The reserved tokens of docs/minimind.md, id = index. */
 enum { MM_RESERVED_TOKENS = 36, MM_BYTE_SYMBOLS = 256 };
 typedef struct mm_reserved {
     const char *text;
@@ -86,7 +86,7 @@ void mm_byte_symbols_add(mm_str *out, const char *bytes, size_t length);
  * UTF-8. */
 void mm_text_add_json_string(mm_str *out, const char *text, size_t length);
 
-/* A new tokenizer's two files in MiniMind's form (minimind.md 3.2). `tokens` are the bytes of the
+/* A new tokenizer's two files in MiniMind's form (docs/minimind.md). `tokens` are the bytes of the
  * learned tokens in id order, after the reserved ones and the byte symbols; `merges` pairs of ids.
  */
 typedef struct mm_trained {

@@ -1,4 +1,4 @@
-/* Sampling against a plain rendering of MiniMind's order (minimind.md 14.1) that sorts everything.
+/* Sampling against a plain rendering of MiniMind's order (docs/minimind.md) that sorts everything.
  */
 #include "tests/nn/fixture.h"
 

@@ -1,4 +1,4 @@
-/* The golden ids of minimind.md 3.4: texts, conversations and their supervised positions. */
+/* The golden ids of docs/minimind.md: texts, conversations and their supervised positions. */
 #include "tests/text/text_fixture.h"
 
 #include "core/base/json.h"
