@@ -159,11 +159,18 @@ static mm_status answer(const mm_context *context, const mm_args *args, mm_store
     MM_GO(mm_generator_new(&generator, loaded->model, room,
                            (int32_t)mm_args_int(args, "threads", 0), err));
     int32_t index = 0;
+    int line_number = 0;
     for (char *line = lines; line && *line;) {
         char *newline = strchr(line, '\n');
         mm_generation generation;
+        line_number++;
         if (newline) *newline = '\0';
         line[strcspn(line, "\r")] = '\0';
+        if (mm_utf8_valid(line, strlen(line)) != strlen(line)) {
+            status = MM_FAIL(err, MM_EFORMAT, "%s line %d: not valid UTF-8",
+                             mm_args_text(args, "prompts"), line_number);
+            goto done;
+        }
         if (*line) {
             mm_str_clear(&text);
             MM_GO(mm_sample_text(generator, room, loaded->tokenizer, line, &sampling, NULL, NULL,

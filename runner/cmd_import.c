@@ -19,7 +19,7 @@ const mm_option mm_import_options[] = {
     {0},
 };
 
-enum { MODEL_PARAMS = 12 };
+enum { MODEL_PARAMS = 13, MODEL_SIZES = 8 };
 
 /* The shape as hyperparameters with the origin "import", checked by reading them back: what the
  * configuration cannot say must not be lost in silence. */
@@ -35,21 +35,26 @@ static mm_status shape_params(const mm_model_config *shape, mm_config *config, m
                                                     "head_dim",
                                                     "intermediate_size",
                                                     "vocab_size",
+                                                    "max_position_embeddings",
                                                     "rope_theta",
                                                     "rms_norm_eps",
                                                     "tie_word_embeddings",
                                                     "qk_norm"};
-    const int32_t sizes[] = {
-        shape->hidden_size,         shape->num_hidden_layers, shape->num_attention_heads,
-        shape->num_key_value_heads, shape->head_dim,          shape->intermediate_size,
-        shape->vocab_size};
+    const int32_t sizes[] = {shape->hidden_size,
+                             shape->num_hidden_layers,
+                             shape->num_attention_heads,
+                             shape->num_key_value_heads,
+                             shape->head_dim,
+                             shape->intermediate_size,
+                             shape->vocab_size,
+                             shape->max_position_embeddings};
     snprintf(values[0], sizeof values[0], "%s", shape->qk_norm ? "v3" : "v2");
-    for (int i = 0; i < 7; i++)
+    for (int i = 0; i < MODEL_SIZES; i++)
         snprintf(values[1 + i], sizeof values[0], "%d", (int)sizes[i]);
-    snprintf(values[8], sizeof values[0], "%.17g", shape->rope_theta);
-    snprintf(values[9], sizeof values[0], "%.17g", shape->rms_norm_eps);
-    snprintf(values[10], sizeof values[0], "%s", shape->tie_word_embeddings ? "true" : "false");
-    snprintf(values[11], sizeof values[0], "%s", shape->qk_norm ? "true" : "false");
+    snprintf(values[9], sizeof values[0], "%.17g", shape->rope_theta);
+    snprintf(values[10], sizeof values[0], "%.17g", shape->rms_norm_eps);
+    snprintf(values[11], sizeof values[0], "%s", shape->tie_word_embeddings ? "true" : "false");
+    snprintf(values[12], sizeof values[0], "%s", shape->qk_norm ? "true" : "false");
     for (int i = 0; i < MODEL_PARAMS; i++)
         MM_TRY(mm_config_set(config, NAMES[i], values[i], "import", err));
     mm_model_config again;
@@ -143,13 +148,9 @@ static mm_status read_folder(const mm_context *context, const mm_args *args, imp
                        (int)mm_tokenizer_vocab(in->tokenizer), dir, (int)shape->vocab_size);
     MM_TRY(mm_config_new(&in->config, "pretrain", err));
     MM_TRY(shape_params(shape, in->config, &in->arena, &in->params, &in->n_params, err));
-    mm_param *params = mm_arena_alloc(&in->arena, (in->n_params + 2) * sizeof *params);
-    char *context_size = mm_arena_alloc(&in->arena, 16);
-    if (!params || !context_size) return MM_FAIL(err, MM_ENOMEM, "out of memory");
+    mm_param *params = mm_arena_alloc(&in->arena, (in->n_params + 1) * sizeof *params);
+    if (!params) return MM_FAIL(err, MM_ENOMEM, "out of memory");
     memcpy(params, in->params, in->n_params * sizeof *params);
-    snprintf(context_size, 16, "%d", (int)shape->max_position_embeddings);
-    params[in->n_params++] =
-        (mm_param){.name = "max_position_embeddings", .value = context_size, .origin = "import"};
     params[in->n_params++] = (mm_param){
         .name = "tokenizer_hash", .value = mm_tokenizer_hash(in->tokenizer), .origin = "import"};
     in->params = params;

@@ -45,6 +45,7 @@ static const hyper TABLE[] = {
     {"ffn", "intermediate_size", "hidden_dim", INT, "", 8, 65536, NULL, "feed-forward width (by the preset's rule)", MODEL},
     {"vocab", "vocab_size", NULL, INT, "", 292, 1000000, NULL, "vocabulary (the tokenizer's); size to train when none is given", MODEL},
     {"rope-theta", "rope_theta", NULL, REAL, "", 1, 1e9, NULL, "base of the rotary frequencies", MODEL},
+    {"max-positions", "max_position_embeddings", NULL, INT, "", 4, 1048576, NULL, "longest text the model claims to take (32768)", MODEL},
     {"norm-eps", "rms_norm_eps", NULL, REAL, "", 1e-12, 1e-2, NULL, "epsilon of RMSNorm", MODEL},
     {"dropout", "dropout", NULL, REAL, "0", 0, 0.9, NULL, "dropout probability", MODEL},
     {"tie-embeddings", "tie_word_embeddings", NULL, BOOL, "", 0, 0, NULL, "share embedding and output matrix", MODEL},
@@ -520,6 +521,7 @@ mm_status mm_config_model(mm_config *config, int32_t vocab_size, mm_model_config
     take_int(config, "head_dim", &out->head_dim);
     take_int(config, "intermediate_size", &out->intermediate_size);
     take_int(config, "vocab_size", &out->vocab_size);
+    take_int(config, "max_position_embeddings", &out->max_position_embeddings);
     // Fewer or other heads than the preset's: as many groups of them as come nearest to it.
     if (mm_config_is_set(config, "num_attention_heads") &&
         !mm_config_is_set(config, "num_key_value_heads"))
@@ -547,6 +549,7 @@ mm_status mm_config_model(mm_config *config, int32_t vocab_size, mm_model_config
     decide(config, "head_dim", "preset", out->head_dim);
     decide(config, "intermediate_size", "preset", out->intermediate_size);
     decide(config, "vocab_size", "tokenizer", out->vocab_size);
+    decide(config, "max_position_embeddings", "preset", out->max_position_embeddings);
     decide(config, "rope_theta", "preset", out->rope_theta);
     decide(config, "rms_norm_eps", "preset", out->rms_norm_eps);
     decide(config, "tie_word_embeddings", "preset", out->tie_word_embeddings ? 1 : 0);

@@ -1,8 +1,8 @@
 /* Hyperparameters: one table is the flags, the database names, the defaults, the bounds and the
  * help.
  *
- * Order of precedence: preset < stage defaults < parent run < config file < environment < command
- * line < sweep arm. Every value keeps its origin.
+ * Order of precedence: preset < stage defaults < parent run < config file < command line < sweep
+ * arm. Every value keeps its origin.
  */
 #ifndef MM_RUNNER_CONFIG_H
 #define MM_RUNNER_CONFIG_H

@@ -25,10 +25,21 @@ done:
     return status;
 }
 
+mm_status mm_load_verify(mm_store *store, int64_t checkpoint_id, mm_err *err)
+{
+    mm_arena arena = {0};
+    mm_blob *blobs = NULL;
+    size_t n = 0;
+    const mm_status status = mm_checkpoint_blobs(store, checkpoint_id, &arena, &blobs, &n, err);
+    mm_arena_drop(&arena);
+    return status;
+}
+
 mm_status mm_load_weights(mm_model *model, mm_store *store, int64_t checkpoint_id, mm_err *err)
 {
     const mm_tensor *tensors = NULL;
     const int32_t n = mm_model_tensors(model, &tensors);
+    MM_TRY(mm_load_verify(store, checkpoint_id, err));
     for (int32_t i = 0; i < n; i++)
         MM_TRY(mm_checkpoint_read(store, checkpoint_id, tensors[i].name, tensors[i].data,
                                   (size_t)tensors[i].count * sizeof(float), err));

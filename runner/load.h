@@ -26,6 +26,9 @@ const char *mm_param_find(const mm_param *params, size_t count, const char *name
 /* The tokenizer kept in the database under this hash. */
 MM_NODISCARD mm_status mm_load_tokenizer(mm_tokenizer **out, mm_store *store, const char *hash,
                                          mm_err *err);
+/* Compares names, shapes, digests and state of a checkpoint with its own digest: what the chunks'
+ * hashes do not cover. */
+MM_NODISCARD mm_status mm_load_verify(mm_store *store, int64_t checkpoint_id, mm_err *err);
 /* Fills every tensor of the model from blobs of the same name. */
 MM_NODISCARD mm_status mm_load_weights(mm_model *model, mm_store *store, int64_t checkpoint_id,
                                        mm_err *err);

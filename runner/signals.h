@@ -1,4 +1,4 @@
-/* Stop signals: SIGINT and SIGTERM ask a run to end after the current step; a second SIGINT ends at
+/* Stop signals: SIGINT and SIGTERM ask a run to end after the current step; a second signal ends at
  * once. */
 #ifndef MM_RUNNER_SIGNALS_H
 #define MM_RUNNER_SIGNALS_H

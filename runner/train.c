@@ -177,6 +177,7 @@ static mm_status load_checkpoint(session *s, const mm_checkpoint_info *info, mm_
     mm_blob *blobs = NULL;
     size_t n_blobs = 0;
     place at = {0};
+    MM_GO(mm_load_verify(s->store, info->id, err));
     MM_GO(read_state(info->state ? info->state : "", &at, err));
     MM_GO(list_blobs(s, &arena, &blobs, &n_blobs, err));
     for (int part = 0; part < PARTS; part++) {
@@ -223,7 +224,8 @@ static mm_status restore(session *s, mm_err *err)
         mm_err why = {0};
         const mm_status status = load_checkpoint(s, info, &why);
         if (status == MM_OK) return MM_OK;
-        if (status != MM_ECORRUPT) {
+        // Whatever is wrong with the data of this one, the one before may be whole.
+        if (status != MM_ECORRUPT && status != MM_EFORMAT && status != MM_ENOTFOUND) {
             if (err) *err = why;
             return status;
         }
