@@ -334,22 +334,41 @@ void mm_db_rollback(mm_store *store)
     mm_db_unlock(store);
 }
 
+// A copy under a name of its own, flushed; the caller puts it in place.
+static mm_status copy_to(mm_store *store, const char *path, mm_err *err)
+{
+    store->is_copying = true;
+    mm_status status = mm_db_run(store, "VACUUM INTO ?1", MM_VALUES(mm_v_text(path)), err);
+    store->is_copying = false;
+    // SQLite does not promise that the copy has reached the disk.
+    const int fd = status == MM_OK ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+    if (status == MM_OK && (fd < 0 || fsync(fd) != 0)) {
+        status = MM_FAIL_ERRNO(err, "cannot flush %s", path);
+    }
+    if (fd >= 0) close(fd);
+    return status;
+}
+
 mm_status mm_db_copy(mm_store *store, const char *path, mm_err *err)
 {
     MM_ASSERT(!store->in_transaction);
     struct stat info;
     if (lstat(path, &info) == 0) return MM_FAIL(err, MM_EEXISTS, "%s: exists already", path);
-    store->is_copying = true;
-    mm_status status = mm_db_run(store, "VACUUM INTO ?1", MM_VALUES(mm_v_text(path)), err);
-    store->is_copying = false;
-    // SQLite does not promise that the copy has reached the disk.
-    int fd = status == MM_OK ? open(path, O_RDONLY | O_CLOEXEC) : -1;
-    if (status == MM_OK && (fd < 0 || fsync(fd) != 0)) {
-        status = MM_FAIL_ERRNO(err, "cannot flush %s", path);
+    mm_str part = {0};
+    mm_str_addf(&part, "%s.tmp-%ld", path, (long)getpid());
+    mm_status status = mm_str_check(&part, err);
+    if (status == MM_OK) {
+        unlink(part.data); // left by a killed copy of an earlier process of this number
+        status = copy_to(store, part.data, err);
     }
-    if (fd >= 0) close(fd);
+    // link, unlike rename, never replaces what somebody else has put there meanwhile.
+    if (status == MM_OK && link(part.data, path) != 0) {
+        status = errno == EEXIST ? MM_FAIL(err, MM_EEXISTS, "%s: exists already", path)
+                                 : MM_FAIL_ERRNO(err, "%s: cannot put in place", path);
+    }
+    if (part.data) unlink(part.data);
     if (status == MM_OK) status = mm_dir_sync_of(path, err);
-    if (status != MM_OK) unlink(path);
+    mm_str_drop(&part);
     return status;
 }
 
