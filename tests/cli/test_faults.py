@@ -169,6 +169,15 @@ class TestBadPlaces(FaultTest):
         running.wait_for_text("one before|damaged|incomplete")
         running.kill()
 
+    def test_a_changed_data_position_is_not_trusted(self):
+        self.pretrain("--name", "one")
+        details = self.value("SELECT details FROM checkpoints ORDER BY step DESC LIMIT 1")
+        self.assertIn('"micro_batch":', details)
+        self.change(
+            "UPDATE checkpoint SET details = replace(details, '\"micro_batch\":', '\"micro_batch\":9')"
+        )
+        self.run_mmrun("generate", "one", "a", expect=4, err="one")
+
     def test_a_truncated_database_is_refused(self):
         self.pretrain("--name", "one")
         size = os.path.getsize(self.db)
