@@ -176,7 +176,7 @@ class TestBadPlaces(FaultTest):
         self.change(
             "UPDATE checkpoint SET details = replace(details, '\"micro_batch\":', '\"micro_batch\":9')"
         )
-        self.run_mmrun("generate", "one", "a", expect=4, err="one")
+        self.run_mmrun("generate", "one", "a", expect=4, err="run 1 at step 6.*manifest")
 
     def test_a_truncated_database_is_refused(self):
         self.pretrain("--name", "one")
