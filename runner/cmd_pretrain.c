@@ -155,7 +155,8 @@ static mm_status tell(const mm_context *context, mm_store *store, int64_t run_id
         trained = MM_FAIL(err, MM_ECANCELED,
                           "run '%s' was stopped after step %" PRId64 " of %" PRId64
                           " with a valid checkpoint\nmmrun --db %s resume %s",
-                          run.name, run.steps, run.steps_planned, context->db_path, run.name);
+                          run.name, run.steps, run.steps_planned,
+                          mm_shell_text(&arena, context->db_path), mm_shell_text(&arena, run.name));
         goto done;
     }
     if (trained == MM_ENAN && err) {
@@ -174,8 +175,10 @@ static mm_status tell(const mm_context *context, mm_store *store, int64_t run_id
                run.best_val_loss, run.final_loss);
     else
         mm_say(context, "%s finished in %s: last loss %.4f.", run.name, seconds, run.final_loss);
-    mm_say(context, "Next: mmrun report %s · mmrun generate %s \"…\" · mmrun show %s", run.name,
-           run.name, run.name);
+    const char *mmrun = mm_shell_mmrun(&arena, context);
+    const char *name = mm_shell_text(&arena, run.name);
+    mm_say(context, "Next: %s report %s · %s generate %s \"…\" · %s show %s", mmrun, name, mmrun,
+           name, mmrun, name);
     if (context->json) {
         json_t *out = json_pack("{s:I,s:s,s:s,s:I,s:I,s:f}", "id", (json_int_t)run.id, "name",
                                 run.name, "status", run.status, "steps", (json_int_t)run.steps,

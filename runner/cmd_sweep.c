@@ -168,6 +168,11 @@ static mm_status make_arms(sweep *s, mm_err *err)
     s->n_arms = n;
     for (size_t i = 0; i < n; i++)
         MM_TRY(make_arm(s, i, err));
+    for (size_t i = 1; i < n; i++)
+        for (size_t k = 0; k < i; k++)
+            if (strcmp(s->arms[i].name, s->arms[k].name) == 0)
+                return MM_FAIL(err, MM_EUSAGE, "arms %zu and %zu are the same: %s", k + 1, i + 1,
+                               s->arms[i].name);
     scale_estimates(s);
     return MM_OK;
 }
@@ -215,6 +220,13 @@ static mm_status space_text(const sweep *s, mm_str *out, mm_err *err)
     return mm_str_check(out, err);
 }
 
+static void add_option(mm_str *out, const char *option, const char *value)
+{
+    if (!value) return;
+    mm_str_add(out, option);
+    mm_shell_add(out, value);
+}
+
 // The command that would train this arm alone.
 static mm_status arm_command(const sweep *s, const arm *a, const mm_args *args, mm_str *out,
                              mm_err *err)
@@ -222,10 +234,13 @@ static mm_status arm_command(const sweep *s, const arm *a, const mm_args *args, 
     mm_str_clear(out);
     mm_str_add(out, "mmrun pretrain");
     for (size_t i = 0; i < s->corpus.n_train; i++)
-        mm_str_addf(out, " --data '%s'", s->corpus.train_path[i]);
-    if (s->corpus.val_path) mm_str_addf(out, " --val '%s'", s->corpus.val_path);
-    const char *tokenizer = mm_args_text(args, "tokenizer");
-    if (tokenizer) mm_str_addf(out, " --tokenizer '%s'", tokenizer);
+        add_option(out, " --data ", s->corpus.train_path[i]);
+    add_option(out, " --val ", s->corpus.val_path);
+    add_option(out, " --tokenizer ", mm_args_text(args, "tokenizer"));
+    size_t n = 0;
+    const char *const *prompts = mm_args_list(args, "prompt", &n);
+    for (size_t i = 0; i < n; i++)
+        add_option(out, " --prompt ", prompts[i]);
     mm_config_add_flags(a->config, out);
     return mm_str_check(out, err);
 }
@@ -338,17 +353,18 @@ static mm_status run_arms(const mm_context *context, int64_t sweep_id, const cha
                 code);
     }
     const bool is_stopped = mm_signals_stop() != 0;
+    const char *mmrun = mm_shell_mmrun(&arena, context);
+    const char *quoted = mm_shell_text(&arena, name);
     MM_GO(set_status(context, sweep_id, is_stopped ? "stopped" : "finished", err));
     if (is_stopped)
-        status =
-            MM_FAIL(err, MM_ECANCELED,
-                    "sweep '%s' was stopped; what is done is kept\nmmrun --db %s sweep --resume %s",
-                    name, context->db_path, name);
+        status = MM_FAIL(err, MM_ECANCELED,
+                         "sweep '%s' was stopped; what is done is kept\n%s sweep --resume %s", name,
+                         mmrun, quoted);
     else if (failed > 0)
         status = MM_FAIL(err, MM_EIO,
-                         "%zu of %zu arms of sweep '%s' failed\nmmrun --db %s sweep --resume %s "
-                         "tries them again",
-                         failed, n, name, context->db_path, name);
+                         "%zu of %zu arms of sweep '%s' failed\n%s sweep --resume %s tries them "
+                         "again",
+                         failed, n, name, mmrun, quoted);
 done:
     mm_arena_drop(&arena);
     return status;
@@ -393,9 +409,11 @@ static mm_status print_leaderboard(const mm_context *context, int64_t sweep_id, 
     if (context->json) {
         json_t *list = json_array();
         for (size_t i = 0; i < n; i++) {
-            json_t *row =
-                json_pack("{s:I,s:I,s:s,s:s}", "rank", (json_int_t)i + 1, "id",
-                          (json_int_t)runs[i].id, "name", runs[i].name, "status", runs[i].status);
+            json_t *row = json_pack("{s:I,s:s,s:s}", "id", (json_int_t)runs[i].id, "name",
+                                    runs[i].name, "status", runs[i].status);
+            const bool is_ranked = strcmp(runs[i].status, "finished") == 0;
+            json_object_set_new(row, "rank",
+                                is_ranked ? json_integer((json_int_t)i + 1) : json_null());
             json_object_set_new(row, "val_loss",
                                 isfinite(runs[i].best_val_loss) ? json_real(runs[i].best_val_loss)
                                                                 : json_null());
@@ -423,7 +441,8 @@ static mm_status print_leaderboard(const mm_context *context, int64_t sweep_id, 
         mm_table_cell(table, "%s", seconds);
     }
     mm_table_print(table, context);
-    mm_say(context, "Next: mmrun --db %s report --sweep %s", context->db_path, name);
+    mm_say(context, "Next: %s report --sweep %s", mm_shell_mmrun(&arena, context),
+           mm_shell_text(&arena, name));
 done:
     mm_arena_drop(&arena);
     return status;

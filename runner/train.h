@@ -54,6 +54,13 @@ MM_NODISCARD mm_status mm_train_create(mm_store *store, const mm_corpus *corpus,
 MM_NODISCARD mm_status mm_train_run(const mm_context *context, mm_store *store,
                                     const mm_corpus *corpus, int64_t run_id, mm_err *err);
 
+/* One word as a shell reads it back, quoted where that is needed. */
+void mm_shell_add(mm_str *out, const char *word);
+/* The same as a text of the arena. */
+const char *mm_shell_text(mm_arena *arena, const char *word);
+/* "mmrun", with --db where the database is not the usual one: what a proposed command begins with.
+ */
+const char *mm_shell_mmrun(mm_arena *arena, const mm_context *context);
 /* The command line as one shell-quoted text, for the record. */
 MM_NODISCARD mm_status mm_command_text(const mm_context *context, mm_str *out, mm_err *err);
 

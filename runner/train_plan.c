@@ -149,28 +149,54 @@ mm_status mm_train_plan_check(const mm_train_plan *plan, const char *db_path, mm
     return MM_OK;
 }
 
+void mm_shell_add(mm_str *out, const char *word)
+{
+    const bool plain =
+        *word && strspn(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+                              "_-+=./,:@%") == strlen(word);
+    if (plain) {
+        mm_str_add(out, word);
+        return;
+    }
+    // Inside single quotes only the quote itself is special to a shell.
+    mm_str_add_char(out, '\'');
+    for (const char *at = word; *at; at++) {
+        if (*at == '\'')
+            mm_str_add(out, "'\\''");
+        else
+            mm_str_add_char(out, *at);
+    }
+    mm_str_add_char(out, '\'');
+}
+
+const char *mm_shell_text(mm_arena *arena, const char *word)
+{
+    mm_str quoted = {0};
+    mm_shell_add(&quoted, word);
+    const char *text = mm_arena_strdup(arena, mm_str_text(&quoted));
+    mm_str_drop(&quoted);
+    return text ? text : word;
+}
+
+const char *mm_shell_mmrun(mm_arena *arena, const mm_context *context)
+{
+    mm_str text = {0};
+    mm_str_add(&text, "mmrun");
+    if (strcmp(context->db_path, "./mmrun.db") != 0) {
+        mm_str_add(&text, " --db ");
+        mm_shell_add(&text, context->db_path);
+    }
+    const char *kept = mm_arena_strdup(arena, mm_str_text(&text));
+    mm_str_drop(&text);
+    return kept ? kept : "mmrun";
+}
+
 mm_status mm_command_text(const mm_context *context, mm_str *out, mm_err *err)
 {
     mm_str_add(out, "mmrun");
     for (int i = 1; i < context->argc; i++) {
-        const char *word = context->argv[i];
         mm_str_add_char(out, ' ');
-        const bool plain =
-            *word && strspn(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
-                                  "_-+=./,:@%") == strlen(word);
-        if (plain) {
-            mm_str_add(out, word);
-            continue;
-        }
-        // Inside single quotes only the quote itself is special to a shell.
-        mm_str_add_char(out, '\'');
-        for (const char *at = word; *at; at++) {
-            if (*at == '\'')
-                mm_str_add(out, "'\\''");
-            else
-                mm_str_add_char(out, *at);
-        }
-        mm_str_add_char(out, '\'');
+        mm_shell_add(out, context->argv[i]);
     }
     return mm_str_check(out, err);
 }

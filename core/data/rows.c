@@ -104,18 +104,22 @@ static bool is_text_name(const char *path)
 static mm_status parse_record(mm_row_builder *builder, const mm_record *record, json_t **root,
                               mm_err *err)
 {
-    static const char WHAT[] = "row";
     mm_err detail = {0};
     *root = NULL;
     if (record->is_too_long)
         return mm_shape_bad(builder, MM_BAD_LONG, "over %d bytes", MM_ROW_BYTES_MAX);
-    const mm_status status = mm_json_parse(record->data, record->bytes, WHAT, root, &detail);
+    const mm_status status = mm_json_parse(record->data, record->bytes, "row", root, &detail);
     if (status == MM_OK) return MM_OK;
     if (status != MM_EFORMAT) return MM_FAIL(err, status, "no memory for a row");
     const size_t valid = mm_utf8_valid(record->data, record->bytes);
     if (valid < record->bytes)
         return mm_shape_bad(builder, MM_BAD_UTF8, "ill-formed at byte %zu", valid + 1);
-    return mm_shape_bad(builder, MM_BAD_JSON, "%s", detail.message + sizeof WHAT + 1);
+    // The reason says that it is no JSON and the report in which line of the file.
+    static const char SAID[] = "row: not valid JSON at line 1 ";
+    const size_t skip = strncmp(detail.message, SAID, strlen(SAID)) == 0
+                            ? strlen(SAID)
+                            : strlen("row: not valid JSON ");
+    return mm_shape_bad(builder, MM_BAD_JSON, "%s", detail.message + skip);
 }
 
 // What detection saw, for the message when it found nothing.
@@ -204,7 +208,7 @@ static mm_status detect(const char *path, mm_row_format *format, mm_err *err)
         "{\"text\"}, {\"conversations\"}, {\"messages\"}, {\"instruction\", \"output\"}, "
         "{\"prompt\", \"completion\"} or {\"chosen\", \"rejected\"}%s",
         path, (long long)look.rows, look.is_array ? "elements" : "lines", look.problem,
-        look.is_json ? "" : "; for plain text give the format lines or joined");
+        look.is_json ? "" : "; for plain text give --format lines or joined");
 }
 
 mm_status mm_row_reader_open(mm_row_reader **out, const char *path, mm_row_format format,
@@ -357,10 +361,11 @@ mm_status mm_row_report_check(const mm_row_report *report, const char *path, boo
             mm_str_addf(&reasons, "%s%lld %s", reasons.length ? ", " : "",
                         (long long)report->bad_by_reason[i], REASON_TEXTS[i]);
     const mm_status status =
-        MM_FAIL(err, MM_EFORMAT, "%s: %lld of %lld rows are bad (%s; first at %s %lld: %s, %s)",
+        MM_FAIL(err, MM_EFORMAT, "%s: %lld of %lld rows are bad (%s; first at %s %lld: %s, %s)%s",
                 path, (long long)report->bad, (long long)rows, mm_str_text(&reasons), unit,
                 (long long)report->first[0].line, REASON_TEXTS[report->first[0].reason],
-                report->first[0].detail);
+                report->first[0].detail,
+                report->rows > 0 ? "\n--on-bad-row skip goes on without them" : "");
     mm_str_drop(&reasons);
     return status;
 }

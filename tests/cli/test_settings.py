@@ -1,6 +1,8 @@
 """What people give as settings and data: few rows, other spellings, contradictions, names."""
 import json
 import os
+import re
+import subprocess
 
 import harness
 
@@ -142,6 +144,43 @@ class TestNames(SettingsTest):
         answer = self.run_mmrun("--db", "no/such/x.db", "pretrain", "--data", data, *TINY, expect=2,
                                 err="no/such/x.db: cannot create")
         self.assertNotIn("tokenizer", answer.err)
+
+
+class TestProposals(SettingsTest):
+    """A command that is proposed or recorded does what it says when it is pasted into a shell."""
+
+    def shell(self, command, expect=0):
+        path = os.path.dirname(self.program) + os.pathsep + self.env["PATH"]
+        done = subprocess.run(["sh", "-c", command], cwd=self.dir, env={**self.env, "PATH": path},
+                              capture_output=True, text=True, check=False, timeout=60)
+        self.assertEqual(done.returncode, expect, f"{command}\n{done.stderr}")
+
+    def test_the_next_step_survives_blanks_and_quotes(self):
+        data = self.rows("my rows.jsonl", ROWS)
+        answer = self.run_mmrun("--db", "it's here.db", "pretrain", "--data", data, *TINY,
+                                "--steps", 2, "--name", "a $(touch bad) 'b'")
+        self.shell(re.search("mmrun [^·]* report [^·]*", answer.err).group())
+        self.assertTrue(os.path.exists(self.path("report.html")))
+        self.assertFalse(os.path.exists(self.path("bad")))
+
+    def test_the_command_of_an_arm_trains_that_arm(self):
+        data = self.rows("rows 'q' $(touch bad).jsonl", ROWS)
+        tiny = [x for x in TINY if x not in ("--hidden", 16)]
+        self.run_mmrun("sweep", "--data", data, *tiny, "--hidden", "16,24", "--steps", 3,
+                       "--prompt", "Row 'x'", "--name", "s")
+        command = self.value("SELECT command FROM runs WHERE name = 's/hidden_size=24'")
+        self.shell(f"{command} --name again")
+        self.assertFalse(os.path.exists(self.path("bad")))
+        losses = self.query("SELECT value FROM metrics JOIN runs r ON r.id = run_id WHERE r.name IN "
+                            "('again', 's/hidden_size=24') AND metrics.name = 'loss' "
+                            "ORDER BY step")
+        self.assertEqual(losses[0::2], losses[1::2])
+
+    def test_arms_that_are_the_same_are_refused_before_they_are_recorded(self):
+        data = self.rows("d.jsonl", ROWS)
+        self.run_mmrun("sweep", "--data", data, *TINY, "--lr", "1e-3,0.001", "--steps", 2, expect=2,
+                       err="arms 1 and 2 are the same: learning_rate=0.001")
+        self.assertFalse(os.path.exists(self.db))
 
 
 if __name__ == "__main__":

@@ -381,7 +381,7 @@ static void test_files_that_are_no_data_are_refused(void **state)
          "a\0",
          4, "UTF-16"},
         {"g.jsonl", "{\"prompt_text\":\"x\",\"score\":1}\n", 30, "fields: prompt_text, score"},
-        {"h.csv", "a,b\n1,2\n", 8, "for plain text give the format lines or joined"},
+        {"h.csv", "a,b\n1,2\n", 8, "for plain text give --format lines or joined"},
         {"i.json", "[{\"text\":\"a\"}", 13, "i.json:1: the array is not closed"},
         {"j.json", "[{\"text\":\"a\"}]\n[]", 17, "j.json:2: text after the end of the array"},
         {"k.json", "{\n \"text\": \"a\"\n}\n", 17, "none of the first 3 lines is recognised"}};
