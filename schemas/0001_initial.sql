@@ -1,6 +1,7 @@
--- Schema 1. Tables are named in the singular and are ours to change by migration; people and scripts
--- read the views of views.sql (plural names). Times are integers: milliseconds since 1970 UTC (_ms).
--- Foreign keys are enforced by every mmrun connection; point and lod carry none, for insert speed.
+-- Schema 1. Tables are named in the singular and are ours to change by migration; people and
+-- scripts read the views of views.sql (plural names). Times are integers: milliseconds since 1970
+-- UTC (_ms). Foreign keys are enforced by every mmrun connection; point and lod carry none, for
+-- insert speed.
 
 CREATE TABLE schema_history (
     version        INTEGER PRIMARY KEY,
@@ -25,12 +26,12 @@ CREATE TABLE sweep (
 
 CREATE TABLE run (
     id               INTEGER PRIMARY KEY AUTOINCREMENT,     -- never used twice
-    uid              TEXT    NOT NULL UNIQUE,               -- sortable by time, unique over machines
+    uid              TEXT    NOT NULL UNIQUE,               -- sortable by time, unique everywhere
     name             TEXT    NOT NULL UNIQUE,
     stage            TEXT    NOT NULL,
     status           TEXT    NOT NULL DEFAULT 'queued'
-                     CHECK (status IN ('queued', 'running', 'finished', 'stopped', 'failed', 'killed',
-                                       'pruned')),
+                     CHECK (status IN ('queued', 'running', 'finished', 'stopped', 'failed',
+                                       'killed', 'pruned')),
     parent_id        INTEGER REFERENCES run (id) ON DELETE SET NULL,
     parent_step      INTEGER,
     sweep_id         INTEGER REFERENCES sweep (id) ON DELETE SET NULL,
@@ -67,7 +68,7 @@ CREATE TABLE attempt (
     heartbeat_ms INTEGER NOT NULL,
     ended_ms     INTEGER,
     ended        TEXT,                                      -- the status it ended with
-    ring_seq     INTEGER NOT NULL DEFAULT 0,                -- metric records committed of this attempt
+    ring_seq     INTEGER NOT NULL DEFAULT 0,                -- metric records committed so far
     PRIMARY KEY (run_id, number)
 ) STRICT, WITHOUT ROWID;
 
@@ -77,7 +78,7 @@ CREATE TABLE param (
     value      TEXT    NOT NULL,                            -- canonical text
     number     REAL,                                        -- the value if it is a JSON number
     is_default INTEGER NOT NULL CHECK (is_default IN (0, 1)),
-    origin     TEXT    NOT NULL,                            -- default, preset, file, command line, ...
+    origin     TEXT    NOT NULL,                            -- default, preset, file, command ...
     PRIMARY KEY (run_id, name)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX param_by_name ON param (name, value);

@@ -1,5 +1,6 @@
 -- The stable interface for people, scripts and other programs. Columns are only ever added.
--- Every view is dropped and made again by each migration. Times are UTC, ISO 8601 with milliseconds.
+-- Every view is dropped and made again by each migration. Times are UTC, ISO 8601, to the
+-- millisecond.
 
 -- Not part of the interface: run with its derived numbers, times as integers. `runs` formats it.
 CREATE VIEW run_summary AS
@@ -45,9 +46,9 @@ SELECT r.id,
        (SELECT count(*) FROM attempt a WHERE a.run_id = r.id) AS attempts
   FROM run r;
 
--- A live run beats every 5 s. One that says 'running' but has been silent for a minute reads 'killed'
--- here; mmrun's own commands know it at once, from the lock that the kernel frees, and the next one
--- that writes stores it.
+-- A live run beats every 5 s. One that says 'running' but has been silent for a minute reads
+-- 'killed' here; mmrun's own commands know it at once, from the lock that the kernel frees, and the
+-- next one that writes stores it.
 CREATE VIEW runs AS
 SELECT id,
        name,
@@ -218,7 +219,8 @@ SELECT sweep_id,
                    AND s.metric_id = (SELECT id FROM metric WHERE name = w.objective)) AS objective,
                (SELECT '{' || group_concat(
                           '"' || p.name || '":' ||
-                          CASE WHEN p.number IS NOT NULL OR p.value IN ('true', 'false') THEN p.value
+                          CASE WHEN p.number IS NOT NULL OR p.value IN ('true', 'false')
+                               THEN p.value
                                ELSE '"' || replace(replace(replace(p.value, '\', '\\'), '"', '\"'),
                                                    char(10), '\n') || '"' END, ',') || '}'
                   FROM param p

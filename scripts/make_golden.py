@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Writes the golden fixtures of tests/data/golden: what PyTorch and transformers compute.
 
-Two tiny models with seeded weights, one Qwen3-shaped like MiniMind v3 (QK-norm, tied embedding), one
-Llama-shaped like v2 but untied. For each: the weights as a Hugging Face folder (config.json and
+Two tiny models with seeded weights, one Qwen3-shaped like MiniMind v3 (QK-norm, tied embedding),
+one Llama-shaped like v2 but untied. For each: the weights as a Hugging Face folder (config.json and
 model.safetensors as transformers itself saves them) and reference.safetensors with
 
     tokens, labels, segments     ten packed batches; labels are already shifted, -100 is ignored
@@ -38,9 +38,9 @@ STEPS = 10
 TOKENS = 45  # of a batch; not a multiple of anything a kernel likes
 DOCUMENTS = 4
 VOCAB = 97
-# Adam's first step takes little but the sign of a gradient, so that one value whose gradient is rounding
-# noise spoils a tensor. With this seed there is none: fp32 and fp64 runs of this script end within
-# 2e-7 of each other (other seeds: up to 3e-5).
+# Adam's first step takes little but the sign of a gradient, so that one value whose gradient is
+# rounding noise spoils a tensor. With this seed there is none: fp32 and fp64 runs of this script
+# end within 2e-7 of each other (other seeds: up to 3e-5).
 SEED = 9
 IGNORE = -100
 
@@ -79,7 +79,7 @@ def draw_weights(model, generator):
 
 
 def draw_batch(generator):
-    """Tokens, shifted labels with holes, and the bounds of the documents (one has a single token)."""
+    """Tokens, shifted labels with holes, bounds of the documents (one has a single token)."""
     cuts = (torch.randperm(TOKENS - 2, generator=generator)[: DOCUMENTS - 2] + 1).sort().values
     bounds = [0, *cuts.tolist(), TOKENS - 1, TOKENS]
     tokens = torch.randint(3, VOCAB, (TOKENS,), generator=generator)

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Writes core/text/unicode_table.c: the character classes that GPT-2's splitting rule asks for.
 
-The table is pinned to one Unicode version, the one of Hugging Face tokenizers 0.22 (Oniguruma 6.9.10),
-because a newer letter changes how a text is split and with it the ids. Needs a Python whose
-unicodedata has that version, or the package unicodedata2 of that version.
+The table is pinned to one Unicode version, the one of Hugging Face tokenizers 0.22 (Oniguruma
+6.9.10), because a newer letter changes how a text is split and with it the ids. Needs a Python
+whose unicodedata has that version, or the package unicodedata2 of that version.
 
     make_unicode.py           writes the table
-    make_unicode.py --check   exits 1 if the committed table differs, 77 (skipped) without that version
+    make_unicode.py --check   exits 1 if the committed table differs, 77 (skipped) where it
+                              cannot tell
 """
 import argparse
 import pathlib
@@ -46,7 +47,8 @@ def class_of(data, code):
 def numbers(values, form, per_line):
     lines = []
     for start in range(0, len(values), per_line):
-        lines.append("    " + ", ".join(form % value for value in values[start:start + per_line]) + ",")
+        cells = ", ".join(form % value for value in values[start:start + per_line])
+        lines.append(f"    {cells},")
     return "\n".join(lines)
 
 
@@ -67,8 +69,9 @@ def table(data):
     return f"""\
 /* Character classes of Unicode {VERSION}. Written by scripts/make_unicode.py: do not edit.
  *
- * Two stages: the block of {BLOCK} code points a code point lies in gives a row, the row holds two bits
- * for each of them, {BLOCK // 16} words in all. Everything above the last block is MM_CHAR_OTHER.
+ * Two stages: the block of {BLOCK} code points a code point lies in gives a row, the row holds two
+ * bits for each of them, {BLOCK // 16} words in all. Everything above the last block is
+ * MM_CHAR_OTHER.
  */
 // clang-format off
 #include "core/text/unicode.h"
@@ -87,13 +90,15 @@ const uint32_t mm_unicode_rows[] = {{
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--check", action="store_true", help="compare instead of writing")
     options = parser.parse_args()
     data = database()
     if data is None:
-        print(f"make_unicode: needs Unicode {VERSION}, this Python has {unicodedata.unidata_version}; "
-              f"pip install unicodedata2=={VERSION}", file=sys.stderr)
+        print(f"make_unicode: needs Unicode {VERSION}, this Python has "
+              f"{unicodedata.unidata_version}; pip install unicodedata2=={VERSION}",
+              file=sys.stderr)
         sys.exit(77 if options.check else 1)
     text = table(data)
     if options.check:

@@ -52,7 +52,8 @@ def table(name, items):
 
 
 def main():
-    sys.stdout.write(f"""/* Terminal widths of Unicode {unicodedata.unidata_version}; written by scripts/make_width.py. */
+    purpose = f"Terminal widths of Unicode {unicodedata.unidata_version}"
+    sys.stdout.write(f"""/* {purpose}; written by scripts/make_width.py. */
 #include "runner/width.h"
 
 // clang-format off

@@ -1,7 +1,8 @@
 /* Character classes of Unicode 16.0.0. Written by scripts/make_unicode.py: do not edit.
  *
- * Two stages: the block of 128 code points a code point lies in gives a row, the row holds two bits
- * for each of them, 8 words in all. Everything above the last block is MM_CHAR_OTHER.
+ * Two stages: the block of 128 code points a code point lies in gives a row, the row holds two
+ * bits for each of them, 8 words in all. Everything above the last block is
+ * MM_CHAR_OTHER.
  */
 // clang-format off
 #include "core/text/unicode.h"

@@ -71,7 +71,8 @@
   };
   const clock = (s) => {
     const two = (v) => String(Math.floor(v)).padStart(2, '0');
-    return s < 60 ? +s.toPrecision(3) + 's' : s < 3600 ? Math.floor(s / 60) + 'm' + two(s % 60) + 's'
+    return s < 60 ? +s.toPrecision(3) + 's'
+      : s < 3600 ? Math.floor(s / 60) + 'm' + two(s % 60) + 's'
       : Math.floor(s / 3600) + 'h' + two(s % 3600 / 60) + 'm';
   };
   const ticksLinear = (low, high, wanted) => {
@@ -180,7 +181,8 @@
     for (const tick of ticksLinear(left, right, width < 420 ? 4 : 5)) {
       axis += `M${X(tick)} ${y0}v4`;
       const isEnd = X(tick) > x1 - 12;
-      add(ax, 'text', { x: isEnd ? x1 : X(tick), y: y0 + 17, 'text-anchor': isEnd ? 'end' : 'middle' },
+      const place = { x: isEnd ? x1 : X(tick), y: y0 + 17 };
+      add(ax, 'text', { ...place, 'text-anchor': isEnd ? 'end' : 'middle' },
         state.axis === 'sec' ? clock(tick) : short(tick));
     }
     add(ax, 'path', { class: 'axis', d: axis });
@@ -211,7 +213,8 @@
         if (!s.bad.includes(i - 1)) mark('bad', 'M-4-4l8 8m0-8l-8 8', X(s.xs[i]), y1 + 6);
       if (isGrey) continue;
       (s.hi ?? s.v).forEach((v, i, values) => {
-        if (i && v > high && !(values[i - 1] > high)) mark('m ' + name, 'M0-4l4 6h-8z', X(s.xs[i]), y1 + 4);
+        if (i && v > high && !(values[i - 1] > high))
+          mark('m ' + name, 'M0-4l4 6h-8z', X(s.xs[i]), y1 + 4);
       });
       for (const x of positions(s.run, s.run.res ?? []).map(X)) {
         add(marks, 'path', { class: 'res ' + name, d: `M${x} ${y1}V${y0}` });
@@ -227,8 +230,10 @@
   const drawAll = () => {
     hide();
     const isAsked = state.axis !== 'step' || state.smooth !== null || state.log !== null;
-    for (const chart of charts)
-      if (isAsked || state.off.size || chart.view || chart.root.clientWidth < WIDTH * .8) draw(chart);
+    for (const chart of charts) {
+      const isNarrow = chart.root.clientWidth < WIDTH * .8;
+      if (isAsked || state.off.size || chart.view || isNarrow) draw(chart);
+    }
   };
 
   // ---- values under the pointer -------------------------------------------------------------
@@ -271,7 +276,8 @@
     const isLeft = X(x) < (x0 + x1) / 2;
     box.style.left = isLeft ? at + 14 + 'px' : 'auto';
     box.style.right = isLeft ? 'auto' : chart.figure.clientWidth - at + 14 + 'px';
-    box.style.top = chart.root.getBoundingClientRect().top - chart.figure.getBoundingClientRect().top + 8 + 'px';
+    const above = (element) => element.getBoundingClientRect().top;
+    box.style.top = above(chart.root) - above(chart.figure) + 8 + 'px';
   };
   for (const chart of charts) {
     const { root } = chart;
@@ -311,7 +317,10 @@
     toggle.setAttribute('aria-pressed', 'true');
   }
   $('cx').closest('label').hidden = !data.runs.some((run) => run.tok);
-  const control = (id, change) => $(id).addEventListener('input', () => { change($(id)); drawAll(); });
+  const control = (id, change) => $(id).addEventListener('input', () => {
+    change($(id));
+    drawAll();
+  });
   control('cx', (input) => { state.axis = input.value; });
   control('cl', (input) => { state.log = input.checked; });
   control('cs', (input) => {

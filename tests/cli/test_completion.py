@@ -20,8 +20,8 @@ class TestBash(harness.CliTest):
         if not shutil.which("bash"):
             self.skipTest("no bash here")
         env = {**self.env, "PATH": f"{self.path('bin')}:{self.env['PATH']}"}
-        done = subprocess.run(["bash", "-c", PROBE, "probe", "mmrun", *words], cwd=self.dir, env=env,
-                              capture_output=True, text=True, check=False, timeout=30)
+        done = subprocess.run(["bash", "-c", PROBE, "probe", "mmrun", *words], cwd=self.dir,
+                              env=env, capture_output=True, text=True, check=False, timeout=30)
         self.assertEqual(done.stderr, "")
         return done.stdout.split("\n")[:-1]
 
@@ -47,8 +47,8 @@ class TestBash(harness.CliTest):
         self.run_mmrun("data", "synth", "--out", "data", "--kind", "pretrain", "--rows", "40")
         self.run_mmrun("pretrain", "--data", "data/pretrain.jsonl", "--val",
                        "data/pretrain_val.jsonl", "--hidden", "16", "--layers", "1",
-                       "--heads", "2", "--kv-heads", "1", "--vocab", "300", "--steps", "1", "--name", "plain",
-                       "--batch", "1", "--seq-len", "32", "--gen-tokens", "2")
+                       "--heads", "2", "--kv-heads", "1", "--vocab", "300", "--steps", "1",
+                       "--name", "plain", "--batch", "1", "--seq-len", "32", "--gen-tokens", "2")
         self.assertEqual(self.complete("show", "p"), ["plain"])
         self.assertEqual(self.complete("show", ""), ["last", "plain"])
         with sqlite3.connect(self.db) as connection:

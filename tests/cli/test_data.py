@@ -1,6 +1,7 @@
 """Data and tokenizers by hand: data synth, check, show; tokenizer train, encode, decode, show."""
 import json
 import os
+import re
 
 import harness
 
@@ -32,19 +33,22 @@ class TestCheck(harness.CliTest):
     def test_good_rows(self):
         self.write("a.jsonl", "".join(json.dumps({"text": text}) + "\n"
                                       for text in ("one", "two two", "one", "\u4e09")))
-        answer = self.run_mmrun("data", "check", "a.jsonl", out=r"(?s)usable.*schema +text.*rows +4")
+        answer = self.run_mmrun("data", "check", "a.jsonl",
+                                out=r"(?s)usable.*schema +text.*rows +4")
         self.assertRegex(answer.out, r"duplicates +1: line 3 = line 1")
         told = self.run_mmrun("data", "check", "a.jsonl", "--json").json()["files"][0]
         self.assertEqual((told["usable"], told["rows"], told["bad_rows"], told["duplicates"]),
                          (True, 4, 0, 1))
-        self.assertEqual(told["bytes"], {"total": 16, "min": 3, "p50": 3, "p90": 7, "p99": 7, "max": 7})
+        self.assertEqual(told["bytes"],
+                         {"total": 16, "min": 3, "p50": 3, "p90": 7, "p99": 7, "max": 7})
         self.assertIsNone(told["tokens"])
 
     def test_bad_rows_are_named_by_line(self):
         good = json.dumps({"text": "fine"}) + "\n"
         self.write("b.jsonl", good + "{\"text\": \n" + good + json.dumps({"txt": "?"}) + "\n" +
                    json.dumps({"text": ""}) + "\n" + good)
-        answer = self.run_mmrun("data", "check", "b.jsonl", expect=2, out="not usable", err="b.jsonl")
+        answer = self.run_mmrun("data", "check", "b.jsonl", expect=2, out="not usable",
+                                err="b.jsonl")
         for line in (2, 4, 5):
             self.assertRegex(answer.out, rf"(?m)^    line {line}: ")
         answer = self.run_mmrun("data", "check", "b.jsonl", "--json", expect=2)
@@ -59,11 +63,12 @@ class TestCheck(harness.CliTest):
         self.write("bytes.jsonl", b"\xff\xfe\x00\x01" * 10)
         for name in ("empty.jsonl", "numbers.jsonl", "bytes.jsonl", "missing.jsonl"):
             with self.subTest(name=name):
-                answer = self.run_mmrun("data", "check", name, expect=None, err=name.replace(".", r"\."))
+                answer = self.run_mmrun("data", "check", name, expect=None, err=re.escape(name))
                 self.assertIn(answer.code, (1, 2))
         # One bad file does not hide the others.
         self.write("fine.jsonl", json.dumps({"text": "fine"}) + "\n")
-        self.run_mmrun("data", "check", "empty.jsonl", "fine.jsonl", expect=2, out=r"fine\.jsonl  usable")
+        self.run_mmrun("data", "check", "empty.jsonl", "fine.jsonl", expect=2,
+                       out=r"fine\.jsonl  usable")
 
     def test_the_shared_files_are_usable(self):
         if not os.path.isdir(SHARED):
@@ -98,7 +103,8 @@ class TestShow(harness.CliTest):
         # Learned: the answer and the end of its turn. Not learned: the question.
         self.assertRegex(text, r"(?s)1\+1=\?.*\[\[.*2<\|im_end\|>\n?\]\]")
         self.assertNotRegex(text, r"\[\[[^\]]*1\+1")
-        sample = self.run_mmrun("data", "show", "chat.jsonl", "-t", "tok", "--json").json()["samples"][0]
+        told = self.run_mmrun("data", "show", "chat.jsonl", "-t", "tok", "--json").json()
+        sample = told["samples"][0]
         self.assertEqual(len(sample["chat_tokens"]["ids"]), len(sample["chat_tokens"]["learned"]))
         self.assertIn("1+1=?", sample["chat"])
         self.assertIn(1, sample["chat_tokens"]["learned"])
@@ -123,7 +129,8 @@ class TestTokenizer(harness.CliTest):
 
     def test_train_says_what_it_made(self):
         self.assertEqual((self.made["path"], self.made["vocab_size"]), ("tok", 400))
-        self.assertEqual(sorted(os.listdir(self.path("tok"))), ["tokenizer.json", "tokenizer_config.json"])
+        self.assertEqual(sorted(os.listdir(self.path("tok"))),
+                         ["tokenizer.json", "tokenizer_config.json"])
         self.run_mmrun("tokenizer", "train", "--data", "data/pretrain.jsonl",
                        "data/pretrain_val.jsonl", "--vocab", "400", "-o", "again")
         self.assertEqual(self.read("tok/tokenizer.json"), self.read("again/tokenizer.json"))
@@ -132,7 +139,8 @@ class TestTokenizer(harness.CliTest):
                        expect=2, err="--vocab must be between 292")
 
     def test_decode_is_the_inverse_of_encode(self):
-        for text in ("Once upon a time", "\u4ece\u524d\u6709\u4e00\u53ea\u732b\u3002 \U0001f600\n\ttab", "x" * 3000):
+        for text in ("Once upon a time",
+                     "\u4ece\u524d\u6709\u4e00\u53ea\u732b\u3002 \U0001f600\n\ttab", "x" * 3000):
             ids = self.run_mmrun("tokenizer", "encode", "-", "-t", "tok", stdin=text).out
             self.assertRegex(ids, r"^\d+( \d+)*\n$")
             back = self.run_mmrun("tokenizer", "decode", "-", "-t", "tok", stdin=ids).out
@@ -141,11 +149,12 @@ class TestTokenizer(harness.CliTest):
                          self.run_mmrun("tokenizer", "decode", "[36, 37, 38]", "-t", "tok").out)
 
     def test_added_tokens_can_be_switched_off(self):
-        special = self.run_mmrun("tokenizer", "encode", "<|im_end|>", "-t", "tok", "--json").json()
-        plain = self.run_mmrun("tokenizer", "encode", "<|im_end|>", "-t", "tok", "--plain", "--json").json()
+        encode = ("tokenizer", "encode", "<|im_end|>", "-t", "tok")
+        special = self.run_mmrun(*encode, "--json").json()
+        plain = self.run_mmrun(*encode, "--plain", "--json").json()
         self.assertEqual(special["count"], 1)
         self.assertGreater(plain["count"], 1)
-        self.run_mmrun("tokenizer", "encode", "<|im_end|>", "-t", "tok", "--pieces", out=r"^\d+ '<\|im_end\|>'\n$")
+        self.run_mmrun(*encode, "--pieces", out=r"^\d+ '<\|im_end\|>'\n$")
 
     def test_mistakes(self):
         self.run_mmrun("tokenizer", "encode", "x", expect=2, err="which tokenizer")
@@ -154,7 +163,8 @@ class TestTokenizer(harness.CliTest):
         self.run_mmrun("tokenizer", "decode", "99999", "-t", "tok", expect=2, err="99999")
 
     def test_show(self):
-        text = self.run_mmrun("tokenizer", "show", "-t", "tok", "--data", "data/pretrain_val.jsonl").out
+        text = self.run_mmrun("tokenizer", "show", "-t", "tok",
+                              "--data", "data/pretrain_val.jsonl").out
         self.assertRegex(text, r"(?m)^vocabulary +400$")
         self.assertRegex(text, r"(?m)^end of text +'<\|im_end\|>' \(2\)$")
         self.assertRegex(text, r"(?m)^bytes per token +\d\.\d{3}$")

@@ -174,7 +174,8 @@ class TestBadPlaces(FaultTest):
         details = self.value("SELECT details FROM checkpoints ORDER BY step DESC LIMIT 1")
         self.assertIn('"micro_batch":', details)
         self.change(
-            "UPDATE checkpoint SET details = replace(details, '\"micro_batch\":', '\"micro_batch\":9')"
+            "UPDATE checkpoint "
+            "SET details = replace(details, '\"micro_batch\":', '\"micro_batch\":9')"
         )
         self.run_mmrun("generate", "one", "a", expect=4, err="run 1 at step 6.*manifest")
 

@@ -13,9 +13,9 @@ import harness
 TINY = ["--layers", "1", "--heads", "2", "--kv-heads", "1", "--batch", "2", "--seq-len", "48",
         "--gen-tokens", "4", "--eval-rows", "4", "--eval-every", "5"]
 COLUMNS = {"id", "name", "stage", "status", "tags", "parent_id", "parent_step", "sweep_id", "seed",
-           "device", "dtype", "params_total", "params_trainable", "steps", "steps_planned", "tokens",
-           "final_loss", "best_val_loss", "tokens_per_s", "created_at", "started_at", "ended_at",
-           "duration_s", "error", "command", "host", "version", "git_commit", "notes"}
+           "device", "dtype", "params_total", "params_trainable", "steps", "steps_planned",
+           "tokens", "final_loss", "best_val_loss", "tokens_per_s", "created_at", "started_at",
+           "ended_at", "duration_s", "error", "command", "host", "version", "git_commit", "notes"}
 
 
 class LookTest(harness.CliTest):
@@ -72,7 +72,8 @@ class TestRuns(LookTest):
     def test_filters(self):
         self.run_mmrun("tag", "narrow", "keep")
         for arguments, expected in ((["--tag", "keep"], ["narrow"]), (["--tag", "none"], []),
-                                    (["--status", "killed"], []), (["--stage", "pretrain", "--limit", "1"], ["\u5bbd"]),
+                                    (["--status", "killed"], []),
+                                    (["--stage", "pretrain", "--limit", "1"], ["\u5bbd"]),
                                     (["--stage", "sft"], [])):
             with self.subTest(arguments=arguments):
                 self.assertEqual([run["name"] for run in self.runs(*arguments)], expected)
@@ -227,8 +228,8 @@ class TestTidy(LookTest):
         self.run_mmrun("db", "info", out=r"(?m)^runs +2$")
         self.assertEqual(self.run_mmrun("db", "check", "--json").json()["check"]["findings"], [])
         self.assertEqual(self.run_mmrun("db", "backup", "copy.db").out, "copy.db\n")
-        self.assertEqual([r["name"] for r in self.run_mmrun("--db", "copy.db", "runs", "--json").json()],
-                         ["narrow", "\u5bbd"])
+        copied = self.run_mmrun("--db", "copy.db", "runs", "--json").json()
+        self.assertEqual([run["name"] for run in copied], ["narrow", "\u5bbd"])
         self.run_mmrun("db", "backup", "copy.db", expect=2, err="copy.db")
 
     def test_report(self):
@@ -267,8 +268,8 @@ class TestExportOfMetrics(LookTest):
     def test_csv(self):
         text = self.run_mmrun("export", "\u5bbd", "--format", "csv").out
         rows = list(csv.DictReader(io.StringIO(text)))
-        self.assertEqual(sorted((r["run"], int(r["step"]), r["name"], float(r["value"])) for r in rows),
-                         sorted(self.rows("\u5bbd")))
+        found = [(r["run"], int(r["step"]), r["name"], float(r["value"])) for r in rows]
+        self.assertEqual(sorted(found), sorted(self.rows("\u5bbd")))
         self.assertRegex(rows[0]["time"], r"^\d{4}-.*Z$")
 
     def test_jsonl_into_a_file(self):
@@ -280,7 +281,8 @@ class TestExportOfMetrics(LookTest):
                          sorted(self.rows("narrow", {"loss", "lr"})))
 
     def test_gguf_is_not_there(self):
-        self.run_mmrun("export", "narrow", "--format", "gguf", "-o", "x", expect=2, err="not there yet")
+        self.run_mmrun("export", "narrow", "--format", "gguf", "-o", "x", expect=2,
+                       err="not there yet")
         self.run_mmrun("export", "narrow", expect=2, err="-o DIR")
 
 

@@ -155,7 +155,8 @@ class TestResume(harness.CliTest):
     def test_a_database_that_was_just_being_made_is_made_again(self):
         self.write("begun.db", "")
         self.run_mmrun(*self.train("begun.db", "--steps", "8"))
-        self.assertEqual(self.value("SELECT status FROM runs", db=self.path("begun.db")), "finished")
+        status = self.value("SELECT status FROM runs", db=self.path("begun.db"))
+        self.assertEqual(status, "finished")
 
     def test_a_signal_stops_with_a_checkpoint_and_names_the_way_on(self):
         self.run_mmrun(*self.train("whole.db"))

@@ -82,7 +82,8 @@ class TestTraining(harness.CliTest):
             },
         )
         run = self.query(
-            "SELECT status, stage, seed, device, dtype, steps, params_total, command, error FROM runs"
+            "SELECT status, stage, seed, device, dtype, steps, params_total, command, error "
+            "FROM runs"
         )[0]
         self.assertEqual(run[:6], ("finished", "pretrain", 42, "cpu", "fp32", 120))
         self.assertGreater(run[6], 0)
@@ -150,7 +151,8 @@ class TestTraining(harness.CliTest):
         inputs = self.synth(60)
         self.write(
             "run.toml",
-            "# a comment\nhidden_size = 32\nlearning_rate = 1e-3 # here too\nlr-schedule = \"constant\"\n",
+            "# a comment\nhidden_size = 32\nlearning_rate = 1e-3 # here too\n"
+            "lr-schedule = \"constant\"\n",
         )
         answer = self.run_mmrun(
             "pretrain",

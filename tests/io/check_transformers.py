@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""An exported folder loads in transformers without remote code and computes what the engine computes.
+"""An exported folder loads in transformers without remote code and computes what the engine does.
 
-For a Qwen3-shaped and a Llama-shaped model: the same loss on the same packed tokens within 1e-5, the
-same greedy continuation, the same token ids, the same rendered chat, and the same tensors, bit for bit,
-when the engine imports the folder that transformers saves in turn. Exit 77, which CTest counts as
-skipped, where transformers or torch is missing.
+For a Qwen3-shaped and a Llama-shaped model: the same loss on the same packed tokens within 1e-5,
+the same greedy continuation, the same token ids, the same rendered chat, and the same tensors, bit
+for bit, when the engine imports the folder that transformers saves in turn. Exit 77, which CTest
+counts as skipped, where transformers or torch is missing.
 
 usage: check_transformers.py HF_TOOL [TOKENIZER]
 """

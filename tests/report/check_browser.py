@@ -89,7 +89,8 @@ addEventListener('load', () => setTimeout(() => {
     .replace(/<t(able|itle|ext)[^]*?<.t(able|itle|ext)>/g, '')));
   const table = document.querySelector('table[data-sort]');
   const head = [...table.querySelectorAll('thead th')].find((h) => /Val loss/.test(h.textContent));
-  const values = () => [...table.tBodies[0].rows].map((r) => Number(r.cells[head.cellIndex].dataset.v));
+  const values = () => [...table.tBodies[0].rows]
+    .map((r) => Number(r.cells[head.cellIndex].dataset.v));
   head.querySelector('button').click();
   say('ascending', head.getAttribute('aria-sort') === 'ascending' &&
     values().every((v, i, all) => i === 0 || !(all[i - 1] > v)));

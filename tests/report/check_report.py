@@ -80,7 +80,8 @@ def check_page(path, sections=SECTIONS):
         for name, value in attrs.items():
             if name.startswith("on") or name in ("style", "srcset", "src", "srcdoc"):
                 faults.append(f"{tag} has {name}={value!r}")
-            if name in ("href", "action", "formaction", "xlink:href") and not ALLOWED_URL.match(value or ""):
+            refers = name in ("href", "action", "formaction", "xlink:href")
+            if refers and not ALLOWED_URL.match(value or ""):
                 faults.append(f"{tag} refers to {value!r}")
             if name == "clip-path" and not re.match(r"^url\(#[\w-]+\)$", value):
                 faults.append(f"{tag} has {name}={value!r}")
@@ -155,8 +156,10 @@ def check_contrast(css):
     assert len(themes) == 3, len(themes)
     for name, theme in zip(("light", "dark", "print"), themes):
         colour = dict(re.findall(r"--(\w+): (#[0-9a-f]{3,6})", theme))
-        colour = {k: v if len(v) == 7 else "#" + "".join(c * 2 for c in v[1:]) for k, v in colour.items()}
-        texts = [(t, g) for t in ("ink", "soft", "accent", "good", "warn", "bad") for g in ("paper", "panel")]
+        colour = {k: v if len(v) == 7 else "#" + "".join(c * 2 for c in v[1:])
+                  for k, v in colour.items()}
+        texts = [(t, g) for t in ("ink", "soft", "accent", "good", "warn", "bad")
+                 for g in ("paper", "panel")]
         texts += [("good", "goodbg"), ("warn", "warnbg")]
         texts += [("paper", f"h{i}") for i in (0, 1)] + [("ink", f"h{i}") for i in range(2, 7)]
         drawn = [(f"c{i}", "paper") for i in list(range(8)) + ["x"]]
@@ -176,8 +179,9 @@ def self_test():
     assert round(contrast("#000000", "#ffffff"), 3) == 21
     with tempfile.TemporaryDirectory() as name:
         path = pathlib.Path(name, "bad.html")
-        path.write_text("<!DOCTYPE html>\n<html lang=\"en\"><meta http-equiv=Content-Security-Policy "
-                        "content=\"default-src 'none'\"><style></style><p style=x onclick=y id=a>"
+        path.write_text("<!DOCTYPE html>\n<html lang=\"en\">"
+                        "<meta http-equiv=Content-Security-Policy content=\"default-src 'none'\">"
+                        "<style></style><p style=x onclick=y id=a>"
                         "<img src=http://x><b id=a></p><script>1</script></html>")
         found = "\n".join(check_page(path)[0])
         for word in ("onclick", "style=", "foreign element img", "id twice", "closes", "hash"):
@@ -194,7 +198,8 @@ def main():
         base = pathlib.Path(name)
         for what in ("demo", "hostile"):
             render(arguments.render, what, base / what)
-        cases = [("demo/report.html", SECTIONS + ["sweep", "generations", "lineage", "environment", "events"]),
+        cases = [("demo/report.html", SECTIONS + ["sweep", "generations", "lineage",
+                                                  "environment", "events"]),
                  ("demo/pair.html", SECTIONS + ["generations", "lineage"]),
                  ("demo/one.html", SECTIONS),
                  ("hostile/report.html", SECTIONS + ["sweep", "generations", "events"])]

@@ -67,12 +67,23 @@ static void a_run_comes_back_as_it_was_made(void **state)
     assert_string_equal(found[1].origin, "default");
     mm_arena_drop(&arena);
     mm_store_close(store);
-    assert_string_equal(
-        sql_text(fix->path, "SELECT hidden_size + learning_rate FROM run_wide WHERE id = 2"),
-        "512.0005");
+}
+
+static void plain_sql_sees_parameters_as_columns(void **state)
+{
+    const fixture *fix = *state;
+    const mm_param params[] = {{"hidden_size", "512", false, "sweep"},
+                               {"learning_rate", "5e-04", true, NULL}};
+    const mm_run_new run = {.stage = "sft", .parent_step = -1, .params = params, .n_params = 2};
+    mm_store *store = open_store(fix->path, MM_STORE_CREATE);
+    int64_t id;
+    OK(mm_store_run_create(store, &run, &id, err));
+    mm_store_close(store);
+    assert_string_equal(sql_text(fix->path, "SELECT hidden_size + learning_rate FROM run_wide"),
+                        "512.0005");
     assert_string_equal(sql_text(fix->path, "SELECT substr(created_at, 11, 1) || "
                                             "substr(created_at, 20, 1) || substr(created_at, -1) "
-                                            "FROM runs WHERE id = 2"),
+                                            "FROM runs"),
                         "T.Z");
 }
 
@@ -481,6 +492,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(a_run_comes_back_as_it_was_made),
+        TEST(plain_sql_sees_parameters_as_columns),
         TEST(names_are_unique_and_cannot_be_mistaken),
         TEST(filters_keep_the_newest_in_order),
         TEST(a_run_has_one_owner),

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Renders conversations with jinja2 and with the C renderer, and compares byte for byte; real ones also as
-ids and learned positions, if the Python package tokenizers and the shared data are at hand.
+"""Renders conversations with jinja2 and with the C renderer, and compares byte for byte; real ones
+also as ids and learned positions, if the Python package tokenizers and the shared data are at hand.
 
     check_chat.py TEXT_TOOL SHARED_DATA
 
-Two templates are rendered: the one mmrun writes and, where the shared data is at hand, MiniMind's. Exits 77
-(skipped) without jinja2.
+Two templates are rendered: the one mmrun writes and, where the shared data is at hand, MiniMind's.
+Exits 77 (skipped) without jinja2.
 """
 import json
 import os
@@ -21,8 +21,16 @@ except ImportError:
     sys.exit(77)
 
 CONVERSATIONS = 600
-WORDS = ["", "a", "hello", "\n", "\n\n", "  ", " x", "你好", "<think>", "</think>", "<think>\n", "\n</think>\n\n",
-         "<tool_call>", "<|im_end|>", "\"quoted\"", "back\\slash", "\t", "é", "👍🏽", "<b>&amp;'", "\x01", "\u2028"]
+WORDS = ["", "a", "hello", "\n", "\n\n", "  ", " x", "你好", "<think>", "</think>",
+         "<think>\n", "\n</think>\n\n", "<tool_call>", "<|im_end|>", "\"quoted\"", "back\\slash",
+         "\t", "é", "👍🏽", "<b>&amp;'", "\x01", "\u2028"]
+# Where a number changes its form: with or without an exponent, as an integer or not.
+NUMBERS = [1e16, 1e15, 9999999999999998.0, 0.0001, 0.00001, 5e-324, 1.7976931348623157e308, -0.0,
+           0.1]
+
+
+def output_of(*command):
+    return subprocess.run(command, check=True, capture_output=True).stdout.decode()
 
 
 def text(rng):
@@ -38,7 +46,7 @@ def number(rng):
     if kind == 2:
         return rng.random() * 10 ** rng.randrange(-20, 25)
     if kind == 3:
-        return rng.choice([1e16, 1e15, 9999999999999998.0, 0.0001, 0.00001, 5e-324, 1.7976931348623157e308, -0.0, 0.1])
+        return rng.choice(NUMBERS)
     if kind == 4:
         return round(rng.random() * 1000, rng.randrange(4))
     return rng.choice([True, False, None])
@@ -64,8 +72,9 @@ def tool_call(rng):
 def conversation(rng):
     messages = []
     for index in range(1 + rng.randrange(7)):
-        roles = ["user", "assistant", "assistant", "tool", "tool"] + (["system"] * 3 if index == 0 else ["system"])
-        message = {"role": rng.choice(roles), "content": text(rng)}
+        roles = ["user", "assistant", "assistant", "tool", "tool"]
+        systems = ["system"] * (3 if index == 0 else 1)
+        message = {"role": rng.choice(roles + systems), "content": text(rng)}
         # A system turn in front must hold text: the template joins it without looking.
         if rng.random() < 0.05 and not (index == 0 and message["role"] == "system"):
             message["content"] = None
@@ -93,7 +102,7 @@ def compile_template(source):
 
 
 def learned_positions(ids):
-    """MiniMind's way to find them (minimind.md 4.4): between these two sequences of ids."""
+    """MiniMind's way to find them (docs/minimind.md): between these two sequences of ids."""
     opening, closing = [1, 1388, 570, 811, 234], [2, 234]
     mask = [0] * len(ids)
     at = 0
@@ -121,14 +130,14 @@ def check_real(tool, shared, template):
     tokenizer = Tokenizer.from_file(os.path.join(folder, "tokenizer.json"))
     conversations = []
     for name, key in (("sft_zh.jsonl", "conversations"), ("lora_identity.jsonl", "conversations"),
-                      ("dpo_zh.jsonl", "chosen"), ("dpo_zh.jsonl", "rejected"), ("rlaif.jsonl", "conversations")):
+                      ("dpo_zh.jsonl", "chosen"), ("dpo_zh.jsonl", "rejected"),
+                      ("rlaif.jsonl", "conversations")):
         with open(os.path.join(shared, name), encoding="utf-8") as file:
             conversations += [{"messages": json.loads(line)[key]} for line in file]
     with tempfile.NamedTemporaryFile("w", suffix=".jsonl", encoding="utf-8") as file:
         file.writelines(json.dumps(item, ensure_ascii=False) + "\n" for item in conversations)
         file.flush()
-        output = subprocess.run([tool, "chat", folder, file.name], check=True, capture_output=True).stdout
-    lines = output.decode().splitlines()
+        lines = output_of(tool, "chat", folder, file.name).splitlines()
     assert len(lines) == 2 * len(conversations), len(lines)
     for index, item in enumerate(conversations):
         expected = tokenizer.encode(template.render(**item)).ids
@@ -136,7 +145,8 @@ def check_real(tool, shared, template):
             sys.exit(f"ids differ on {item}\nexpected {expected}\nfound    {lines[2 * index]}")
         mask = "".join(map(str, learned_positions(expected)))
         if mask != lines[2 * index + 1]:
-            sys.exit(f"learned positions differ on {item}\nexpected {mask}\nfound    {lines[2 * index + 1]}")
+            sys.exit(f"learned positions differ on {item}\nexpected {mask}\n"
+                     f"found    {lines[2 * index + 1]}")
     print(f"ids and learned positions: {len(conversations)} real conversations equal")
 
 
@@ -149,11 +159,11 @@ def main():
         lines = [json.dumps(item, ensure_ascii=False) for item in conversations]
         file.write("\n".join(lines) + "\n")
         file.flush()
-        output = subprocess.run([tool, "render", file.name], check=True, capture_output=True).stdout
-        ours = [json.loads(line) for line in output.decode().split("\n") if line]
+        rendered = output_of(tool, "render", file.name)
+        ours = [json.loads(line) for line in rendered.split("\n") if line]
     assert len(ours) == CONVERSATIONS, len(ours)
 
-    templates = {"mmrun": subprocess.run([tool, "template"], check=True, capture_output=True).stdout.decode()[:-1]}
+    templates = {"mmrun": output_of(tool, "template")[:-1]}
     config = os.path.join(shared, "minimind-tokenizer", "tokenizer_config.json")
     if os.path.exists(config):
         with open(config, encoding="utf-8") as file:
@@ -163,7 +173,8 @@ def main():
         for line, found in zip(lines, ours):
             expected = template.render(**json.loads(line))
             if expected != found:
-                sys.exit(f"{name} template differs on {line}\nexpected {expected!r}\nfound    {found!r}")
+                sys.exit(f"{name} template differs on {line}\nexpected {expected!r}\n"
+                         f"found    {found!r}")
         print(f"{name} template: {CONVERSATIONS} conversations equal")
     if "MiniMind" in templates:
         check_real(tool, shared, compile_template(templates["MiniMind"]))

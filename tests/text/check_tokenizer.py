@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Compares the tokenizer with Hugging Face tokenizers: character classes, ids, trained merges, written files.
+"""Compares the tokenizer with Hugging Face tokenizers: character classes, ids, trained merges,
+written files.
 
     check_tokenizer.py TEXT_TOOL SHARED_DATA
 
-Exits 77 (skipped) without the Python package tokenizers. What needs real text is left out, and said so, where
-the shared data is missing.
+Exits 77 (skipped) without the Python package tokenizers. What needs real text is left out, and said
+so, where the shared data is missing.
 """
 import json
 import os
@@ -25,7 +26,8 @@ HAS_DATA = os.path.isdir(SHARED)
 
 
 def run(*arguments):
-    return subprocess.run([TOOL, *map(str, arguments)], check=True, stdout=subprocess.PIPE).stdout.decode()
+    command = [TOOL, *map(str, arguments)]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.decode()
 
 
 class Strings:
@@ -55,8 +57,9 @@ def real_texts():
 
 def made_up_texts():
     rng = random.Random(4)
-    pieces = ["the ", "then", " there", "\n", "  ", "aaaa", "aaaaaaaaaaa", "ab", "abab", "'s", "don't", "123", "中文",
-              "今天", "é", "👍🏽", "\t", "<think>", "!!", "...", "\u00a0", "\u0085", "\ufeff", "x" * 70]
+    pieces = ["the ", "then", " there", "\n", "  ", "aaaa", "aaaaaaaaaaa", "ab", "abab", "'s",
+              "don't", "123", "中文", "今天", "é", "👍🏽", "\t", "<think>", "!!", "...", "\u00a0",
+              "\u0085", "\ufeff", "x" * 70]
     return ["".join(rng.choice(pieces) for _ in range(rng.randrange(1, 60))) for _ in range(400)]
 
 
@@ -113,7 +116,8 @@ def check_training(name, texts, size):
             assert loaded.encode(text).ids == [int(number) for number in line.split()], text
         if size == 6400:
             check_transformers(folder, sample)
-    print(f"training: {name} to {len(ours['model']['vocab'])}, {len(ours['model']['merges'])} merges equal")
+    n_merges = len(ours["model"]["merges"])
+    print(f"training: {name} to {len(ours['model']['vocab'])}, {n_merges} merges equal")
 
 
 def check_transformers(folder, texts):
@@ -124,8 +128,10 @@ def check_transformers(folder, texts):
     theirs = AutoTokenizer.from_pretrained(folder)
     assert (theirs.bos_token_id, theirs.eos_token_id, theirs.pad_token_id) == (1, 2, 0)
     assert theirs.decode(theirs(texts[0])["input_ids"]) == texts[0]
-    rendered = theirs.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False, add_generation_prompt=True)
-    assert rendered == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n", rendered
+    rendered = theirs.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False,
+                                          add_generation_prompt=True)
+    assert rendered == ("<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+                        "<think>\n\n</think>\n\n"), rendered
 
 
 def main():
