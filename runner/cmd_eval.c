@@ -204,19 +204,20 @@ static void print_score(const mm_context *context, const mm_loaded *loaded, cons
                         json_t *answers)
 {
     if (!context->json) {
-        mm_out("%s@%" PRId64 ": val_loss %.6f  perplexity %.4f  bits per byte %.4f  tokens %" PRId64
+        mm_out("%s@%" PRId64 ": val_loss %.6f  perplexity %.*g  bits per byte %.4f  tokens %" PRId64
                "\n",
-               loaded->run.name, loaded->checkpoint.step, score->loss, score->perplexity,
-               score->bits_per_byte, score->tokens);
+               loaded->run.name, loaded->checkpoint.step, score->loss,
+               score->perplexity < 1e6 ? 8 : 4, score->perplexity, score->bits_per_byte,
+               score->tokens);
         return;
     }
+    // A model that has gone astray has a perplexity beyond all numbers: each may be not finite.
     json_t *out =
-        json_pack("{s:I,s:s,s:I,s:f,s:f,s:I,s:I,s:O}", "run_id", (json_int_t)loaded->run.id, "run",
-                  loaded->run.name, "step", (json_int_t)loaded->checkpoint.step, "val_loss",
-                  score->loss, "perplexity", score->perplexity, "tokens", (json_int_t)score->tokens,
+        json_pack("{s:I,s:s,s:I,s:o,s:o,s:o,s:I,s:I,s:O}", "run_id", (json_int_t)loaded->run.id,
+                  "run", loaded->run.name, "step", (json_int_t)loaded->checkpoint.step, "val_loss",
+                  mm_json_of_real(score->loss), "perplexity", mm_json_of_real(score->perplexity),
+                  "bpb", mm_json_of_real(score->bits_per_byte), "tokens", (json_int_t)score->tokens,
                   "bytes", (json_int_t)score->bytes, "generations", answers);
-    json_object_set_new(
-        out, "bpb", isfinite(score->bits_per_byte) ? json_real(score->bits_per_byte) : json_null());
     mm_out_json(out);
     json_decref(out);
 }

@@ -87,12 +87,12 @@ static mm_sampling sampling_of(const mm_args *args)
 static void print_json(const mm_loaded *loaded, const char *prompt, const mm_str *text,
                        const mm_generation *done)
 {
-    json_t *out =
-        json_pack("{s:I,s:s,s:I,s:s,s:s,s:i,s:s,s:f,s:f}", "run_id", (json_int_t)loaded->run.id,
-                  "run", loaded->run.name, "step", (json_int_t)loaded->checkpoint.step, "prompt",
-                  prompt, "text", mm_str_text(text), "tokens", done->n_tokens, "finish_reason",
-                  mm_finish_text(done->finish), "logprob", done->logprob_sum, "tokens_per_s",
-                  done->decode_s > 0 ? done->n_tokens / done->decode_s : 0.0);
+    json_t *out = json_pack(
+        "{s:I,s:s,s:I,s:s,s:s,s:i,s:s,s:o,s:o}", "run_id", (json_int_t)loaded->run.id, "run",
+        loaded->run.name, "step", (json_int_t)loaded->checkpoint.step, "prompt", prompt, "text",
+        mm_str_text(text), "tokens", done->n_tokens, "finish_reason", mm_finish_text(done->finish),
+        "logprob", mm_json_of_real(done->logprob_sum), "tokens_per_s",
+        mm_json_of_real(done->decode_s > 0 ? done->n_tokens / done->decode_s : 0.0));
     mm_out_json(out);
     json_decref(out);
 }

@@ -230,16 +230,49 @@ static mm_status check_shape(const mm_config *config, mm_err *err)
     return status;
 }
 
+// Weights fit one shape only: a file or an option must not ask for another.
+static mm_status check_same_shape(const mm_config *config, const mm_config *from,
+                                  const char *reference, mm_err *err)
+{
+    static const struct {
+        const char *flag;
+        const char *name;
+    } SHAPE[] = {{"hidden", "hidden_size"},
+                 {"layers", "num_hidden_layers"},
+                 {"heads", "num_attention_heads"},
+                 {"kv-heads", "num_key_value_heads"},
+                 {"head-dim", "head_dim"},
+                 {"ffn", "intermediate_size"},
+                 {"vocab", "vocab_size"},
+                 {"tie-embeddings", "tie_word_embeddings"},
+                 {"qk-norm", "qk_norm"}};
+    for (size_t i = 0; i < sizeof SHAPE / sizeof SHAPE[0]; i++) {
+        const char *wanted = mm_config_text(config, SHAPE[i].name);
+        const char *has = mm_config_text(from, SHAPE[i].name);
+        if (*has && strcmp(wanted, has) != 0)
+            return MM_FAIL(err, MM_EUSAGE, "--%s %s: the weights of --from %s have %s",
+                           SHAPE[i].flag, wanted, reference, has);
+    }
+    return MM_OK;
+}
+
 static mm_status configure(const mm_args *args, mm_store *store, parent *from, mm_config **config,
                            mm_err *err)
 {
+    mm_config *inherited = NULL;
+    mm_status status = MM_OK;
     const char *reference = mm_args_text(args, "from");
     const char *file = mm_args_text(args, "config");
     MM_TRY(mm_config_new(config, "pretrain", err));
     if (reference) MM_TRY(open_parent(from, store, reference, *config, err));
-    if (file) MM_TRY(mm_config_from_file(*config, file, err));
-    MM_TRY(mm_config_from_args(*config, args, false, err));
-    return check_shape(*config, err);
+    MM_TRY(mm_config_copy(&inherited, *config, err));
+    if (file) MM_GO(mm_config_from_file(*config, file, err));
+    MM_GO(mm_config_from_args(*config, args, false, err));
+    if (reference) MM_GO(check_same_shape(*config, inherited, reference, err));
+    MM_GO(check_shape(*config, err));
+done:
+    mm_config_free(inherited);
+    return status;
 }
 
 // What would refuse the record is said before hours of reading: name and place of the database.
@@ -372,7 +405,15 @@ mm_status mm_cmd_resume(const mm_context *context, const mm_args *args, mm_err *
     }
     MM_GO(mm_config_new(&config, run.stage, err));
     MM_GO(resume_spec(args, store, run_id, &arena, &spec, config, err));
-    MM_GO(mm_corpus_open(&corpus, context, store, &spec, config, err));
+    status = mm_corpus_open(&corpus, context, store, &spec, config, err);
+    if (status == MM_ENOTFOUND && err && !strchr(err->message, '\n')) {
+        const mm_err why = *err;
+        status =
+            MM_FAIL(err, MM_ENOTFOUND,
+                    "%.512s\n%s resume %s --data FILE goes on with a file that was moved",
+                    why.message, mm_shell_mmrun(&arena, context), mm_shell_text(&arena, run.name));
+    }
+    if (status != MM_OK) goto done;
     MM_GO(tell(context, store, run_id, mm_train_run(context, store, &corpus, run_id, err), err));
 done:
     mm_corpus_close(&corpus);

@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 
 import harness
@@ -16,8 +17,8 @@ class SettingsTest(harness.CliTest):
         return self.write(name, "".join(json.dumps({"text": t}) + "\n" for t in texts))
 
     def params(self, run):
-        return dict(self.query("SELECT p.name, p.value FROM params p JOIN runs r ON r.id = p.run_id "
-                               "WHERE r.name = ?", run))
+        return dict(self.query("SELECT p.name, p.value FROM params p "
+                               "JOIN runs r ON r.id = p.run_id WHERE r.name = ?", run))
 
 
 class TestFewRows(SettingsTest):
@@ -146,6 +147,64 @@ class TestNames(SettingsTest):
         self.assertNotIn("tokenizer", answer.err)
 
 
+class TestNotFinite(SettingsTest):
+    WILD = ["--lr", 10, "--clip", 0, "--beta1", 0, "--beta2", 0]
+
+    def test_a_loss_that_is_no_number_ends_the_run_and_is_kept(self):
+        data = self.rows("d.jsonl", ROWS)
+        answer = self.run_mmrun("pretrain", "--data", data, *TINY, *self.WILD, "--weight-decay", 10,
+                                "--steps", 300, "--name", "wild", expect=1,
+                                err="step [0-9]+: the loss is not finite.*\n.*lower --lr")
+        self.assertNotIn("-nan", answer.err)
+        self.assertEqual(self.query("SELECT status, final_loss FROM runs"), [("failed", None)])
+        self.assertEqual(self.query("SELECT value, flag FROM metrics WHERE name = 'loss' "
+                                    "ORDER BY step DESC LIMIT 1"), [(None, "nan")])
+        self.assertEqual(self.value("SELECT kind FROM events"), "nan")
+        self.run_mmrun("report", "wild", "-o", "r.html")
+
+    def test_a_perplexity_beyond_all_numbers_is_given_as_such(self):
+        data = self.rows("d.jsonl", ROWS)
+        self.run_mmrun("pretrain", "--data", data, *TINY, *self.WILD, "--weight-decay", 0,
+                       "--hidden", 64, "--steps", 6, "--eval-every", 1, "--save-every", 1,
+                       "--keep", 9)
+        beyond = self.query("SELECT step FROM metrics WHERE name = 'val_loss' AND value > 710")
+        if not beyond:
+            self.skipTest("no loss was large enough on this machine")
+        score = self.run_mmrun("eval", f"last@{beyond[0][0]}", "--json").json()
+        self.assertEqual(score["perplexity"], "Infinity")
+        self.assertGreater(score["val_loss"], 710)
+        self.run_mmrun("eval", f"last@{beyond[0][0]}", out="perplexity inf ")
+
+
+class TestFrom(SettingsTest):
+    def test_another_shape_than_the_weights_have_is_refused_before_it_is_recorded(self):
+        data = self.rows("d.jsonl", ROWS)
+        self.run_mmrun("pretrain", "--data", data, *TINY, "--steps", 2, "--name", "a")
+        for flag, value in (("--hidden", 32), ("--heads", 1), ("--vocab", 400), ("--layers", 2)):
+            self.run_mmrun("pretrain", "--data", data, "--from", "a", flag, value, expect=2,
+                           err=f"{flag} {value}: the weights of --from a have ")
+        self.assertEqual(self.value("SELECT count(*) FROM runs"), 1)
+        self.run_mmrun("pretrain", "--data", data, "--from", "a", "--hidden", 16, "--steps", 2,
+                       "--name", "b")
+        self.assertEqual(self.query("SELECT parent_id, parent_step FROM runs WHERE name = 'b'"),
+                         [(1, 2)])
+
+    def test_a_resume_says_how_to_go_on_with_data_that_were_moved(self):
+        data = self.rows("d.jsonl", ROWS)
+        running = self.start_mmrun("pretrain", "--data", data, *TINY, "--steps", 100000,
+                                   "--save-every", 100, "--name", "a")
+        running.wait_for_text("step=")
+        running.signal(signal.SIGTERM)
+        running.wait(expect=3)
+        os.rename(data, self.path("moved.jsonl"))
+        self.run_mmrun("resume", "a", expect=2,
+                       err="d.jsonl: cannot open.*\n.*resume a --data FILE")
+        resumed = self.start_mmrun("resume", "a", "--data", self.path("moved.jsonl"))
+        resumed.wait_for_text("step=")
+        resumed.signal(signal.SIGTERM)
+        resumed.wait(expect=3)
+
+
 class TestProposals(SettingsTest):
     """A command that is proposed or recorded does what it says when it is pasted into a shell."""
 
@@ -171,9 +230,9 @@ class TestProposals(SettingsTest):
         command = self.value("SELECT command FROM runs WHERE name = 's/hidden_size=24'")
         self.shell(f"{command} --name again")
         self.assertFalse(os.path.exists(self.path("bad")))
-        losses = self.query("SELECT value FROM metrics JOIN runs r ON r.id = run_id WHERE r.name IN "
-                            "('again', 's/hidden_size=24') AND metrics.name = 'loss' "
-                            "ORDER BY step")
+        losses = self.query("SELECT value FROM metrics JOIN runs r ON r.id = run_id "
+                            "WHERE r.name IN ('again', 's/hidden_size=24') "
+                            "AND metrics.name = 'loss' ORDER BY step")
         self.assertEqual(losses[0::2], losses[1::2])
 
     def test_arms_that_are_the_same_are_refused_before_they_are_recorded(self):
