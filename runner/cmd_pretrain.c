@@ -230,6 +230,13 @@ static mm_status check_shape(const mm_config *config, mm_err *err)
     return status;
 }
 
+// MiniMind writes "none" for fresh weights.
+static const char *from_of(const mm_args *args)
+{
+    const char *reference = mm_args_text(args, "from");
+    return reference && strcmp(reference, "none") != 0 ? reference : NULL;
+}
+
 // Weights fit one shape only: a file or an option must not ask for another.
 static mm_status check_same_shape(const mm_config *config, const mm_config *from,
                                   const char *reference, mm_err *err)
@@ -261,7 +268,7 @@ static mm_status configure(const mm_args *args, mm_store *store, parent *from, m
 {
     mm_config *inherited = NULL;
     mm_status status = MM_OK;
-    const char *reference = mm_args_text(args, "from");
+    const char *reference = from_of(args);
     const char *file = mm_args_text(args, "config");
     MM_TRY(mm_config_new(config, "pretrain", err));
     if (reference) MM_TRY(open_parent(from, store, reference, *config, err));
@@ -324,7 +331,7 @@ mm_status mm_cmd_pretrain(const mm_context *context, const mm_args *args, mm_err
     mm_corpus corpus = {0};
     parent from = {0};
     mm_train_plan plan;
-    if (mm_args_has(args, "from")) MM_GO(mm_context_store(context, MM_STORE_WRITE, &store, err));
+    if (from_of(args)) MM_GO(mm_context_store(context, MM_STORE_WRITE, &store, err));
     MM_GO(configure(args, store, &from, &config, err));
     mm_corpus_spec spec = {.val = mm_args_text(args, "val"),
                            .tokenizer = mm_args_text(args, "tokenizer"),

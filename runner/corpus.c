@@ -43,7 +43,7 @@ static mm_status feed_messages(mm_bpe_trainer *trainer, const mm_conversation *c
 }
 
 static mm_status feed_file(mm_bpe_trainer *trainer, const char *path, mm_row_format format,
-                           mm_err *err)
+                           bool skip_bad_rows, mm_err *err)
 {
     mm_row_reader *reader = NULL;
     mm_status status = MM_OK;
@@ -51,7 +51,11 @@ static mm_status feed_file(mm_bpe_trainer *trainer, const char *path, mm_row_for
     for (int64_t i = 0; i < TOKENIZER_ROWS; i++) {
         const mm_row *row = NULL;
         MM_GO(mm_row_reader_next(reader, &row, err));
-        if (!row) break;
+        if (!row) {
+            // Said here, before a tokenizer is learned from what the run would refuse.
+            MM_GO(mm_row_report_check(mm_row_reader_report(reader), path, skip_bad_rows, err));
+            break;
+        }
         if (row->kind == MM_ROW_TEXT) {
             MM_GO(mm_bpe_trainer_feed(trainer, row->text, row->text_bytes, err));
         } else {
@@ -79,8 +83,9 @@ static mm_status train_tokenizer(mm_corpus *corpus, const mm_context *context,
         vocab = (int32_t)mm_config_int(config, "vocab_size");
     mm_say(context, "No --tokenizer given: training one of %d tokens on the data.", vocab);
     MM_GO(mm_bpe_trainer_new(&trainer, vocab, err));
+    const bool skip = strcmp(mm_config_text(config, "on_bad_row"), "skip") == 0;
     for (size_t i = 0; i < corpus->n_train; i++)
-        MM_GO(feed_file(trainer, corpus->train_path[i], format, err));
+        MM_GO(feed_file(trainer, corpus->train_path[i], format, skip, err));
     MM_GO(mm_progress_new(&progress, context, "tokenizer", err));
     status = mm_bpe_trainer_finish(trainer, &corpus->tokenizer, show_merges, progress, err);
     if (status != MM_OK) {

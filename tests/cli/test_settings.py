@@ -45,7 +45,7 @@ class TestFewRows(SettingsTest):
 
     def test_data_without_text_is_named(self):
         data = self.rows("numbers.jsonl", [1, 2, None])
-        self.run_mmrun("pretrain", "--data", data, *TINY, expect=2, err="numbers.jsonl: no text")
+        self.run_mmrun("pretrain", "--data", data, *TINY, expect=2, err="numbers.jsonl: 3 of 3 rows are bad")
 
 
 class TestLength(SettingsTest):
@@ -88,7 +88,8 @@ class TestSpellings(SettingsTest):
                        1, "--max_seq_len", 32, "--batch_size", 2, "--learning_rate", "0.0005",
                        "--accumulation_steps", 2, "--grad_clip", "1.0", "--log_interval", 1,
                        "--save_interval", 2, "--vocab_size", 300, "--steps", 4, "--save_weight",
-                       "theirs", "--lr_schedule", "cosine_v2", "--dtype", "float32")
+                       "theirs", "--lr_schedule", "cosine_v2", "--dtype", "float32",
+                       "--from_weight", "none")
         self.assertEqual(self.params("ours"), self.params("theirs"))
         losses = self.query("SELECT group_concat(value) FROM metrics WHERE name = 'loss' "
                             "GROUP BY run_id")
