@@ -45,7 +45,8 @@ class TestFewRows(SettingsTest):
 
     def test_data_without_text_is_named(self):
         data = self.rows("numbers.jsonl", [1, 2, None])
-        self.run_mmrun("pretrain", "--data", data, *TINY, expect=2, err="numbers.jsonl: 3 of 3 rows are bad")
+        self.run_mmrun("pretrain", "--data", data, *TINY, expect=2,
+                       err="numbers.jsonl: 3 of 3 rows are bad")
 
 
 class TestLength(SettingsTest):
@@ -228,11 +229,11 @@ class TestProposals(SettingsTest):
         tiny = [x for x in TINY if x not in ("--hidden", 16)]
         self.run_mmrun("sweep", "--data", data, *tiny, "--hidden", "16,24", "--steps", 3,
                        "--prompt", "Row 'x'", "--name", "s")
-        command = self.value("SELECT command FROM runs WHERE name = 's/hidden_size=24'")
+        command = self.value("SELECT command FROM runs WHERE name = 's/hidden=24'")
         self.shell(f"{command} --name again")
         self.assertFalse(os.path.exists(self.path("bad")))
         losses = self.query("SELECT value FROM metrics JOIN runs r ON r.id = run_id "
-                            "WHERE r.name IN ('again', 's/hidden_size=24') "
+                            "WHERE r.name IN ('again', 's/hidden=24') "
                             "AND metrics.name = 'loss' ORDER BY step")
         self.assertEqual(losses[0::2], losses[1::2])
 
