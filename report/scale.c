@@ -39,9 +39,11 @@ size_t mm_ticks_linear(double low, double high, size_t wanted, double ticks[MM_T
     }
     size_t count = 0;
     // Each tick is a multiple of the step: adding the step up would collect rounding errors.
-    for (double index = ceil(low / step - 1e-9); count < MM_TICKS_MAX; index += 1) {
-        if (index * step > high + step * 1e-9) break;
-        ticks[count++] = index * step;
+    const double first = ceil(low / step - 1e-9);
+    while (count < MM_TICKS_MAX) {
+        const double tick = (first + (double)count) * step;
+        if (tick > high + step * 1e-9) break;
+        ticks[count++] = tick;
     }
     *spacing = step;
     return count;
@@ -50,14 +52,14 @@ size_t mm_ticks_linear(double low, double high, size_t wanted, double ticks[MM_T
 size_t mm_ticks_log(double low, double high, double ticks[MM_TICKS_MAX])
 {
     if (!(low > 0) || !(high > low) || !isfinite(high)) return 0;
-    const double first = floor(log10(low) + 1e-9);
-    const double last = floor(log10(high) + 1e-9);
+    const int first = (int)floor(log10(low) + 1e-9);
+    const int last = (int)floor(log10(high) + 1e-9);
     const double decades = log10(high / low);
-    const double stride = ceil(decades / 7);
+    const int stride = (int)fmax(ceil(decades / 7), 1);
     static const double parts[] = {1, 2, 5};
     const size_t n_parts = decades <= 3 ? 3 : 1;
     size_t count = 0;
-    for (double power = first; power <= last; power += stride > 1 ? stride : 1) {
+    for (int power = first; power <= last; power += stride) {
         for (size_t i = 0; i < n_parts && count < MM_TICKS_MAX; i++) {
             const double tick = parts[i] * pow(10, power);
             if (tick >= low * (1 - 1e-9) && tick <= high * (1 + 1e-9)) ticks[count++] = tick;

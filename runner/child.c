@@ -11,8 +11,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-extern char **environ;
-
 enum { ARGUMENTS_MAX = 64 };
 
 mm_status mm_child_start(const mm_context *context, const char *const *arguments, bool quiet_stdout,

@@ -160,7 +160,6 @@ static void out_fish(void)
     for (const mm_option *option = mm_global_options; option->name; option++)
         out_fish_option(option, "true");
     for (const mm_command *command = mm_commands; command->name; command++) {
-        char condition[160] = "";
         const char *space = strchr(command->name, ' ');
         const int length = space ? (int)(space - command->name) : (int)strlen(command->name);
         const char *second = space ? space + 1 : "";
@@ -172,7 +171,7 @@ static void out_fish(void)
             }
             mm_out("\n");
         }
-        mm_str text = {.limit = sizeof condition - 1};
+        mm_str text = {0};
         mm_str_addf(&text, "__fish_seen_subcommand_from %.*s", length, command->name);
         if (space) {
             mm_out("complete -c mmrun -f -n \"%s\" -a %s -d ", mm_str_text(&text), second);

@@ -299,9 +299,10 @@ static mm_status print_lengths(const mm_context *context, const finding *f, bool
 static void print_bad(const mm_context *context, const finding *f)
 {
     if (f->report.bad == 0) return;
+    const int64_t n_rows = f->report.bad + f->report.rows;
     mm_out("  bad rows    ");
     mm_out_color(context, MM_COLOR_YELLOW);
-    mm_out("%lld of %lld", (long long)f->report.bad, (long long)(f->report.bad + f->report.rows));
+    mm_out("%lld of %lld", (long long)f->report.bad, (long long)n_rows);
     mm_out_color(context, MM_COLOR_NONE);
     const char *separator = ": ";
     for (int i = 0; i < MM_BAD_REASONS; i++) {

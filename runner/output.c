@@ -128,9 +128,10 @@ static bool is_dumb(void)
 static bool is_utf8_locale(void)
 {
     static const char *const NAMES[] = {"LC_ALL", "LC_CTYPE", "LANG"};
-    for (size_t i = 0; i < sizeof NAMES / sizeof NAMES[0]; i++)
-        if (is_set(NAMES[i]))
-            return strcasestr(getenv(NAMES[i]), "UTF-8") || strcasestr(getenv(NAMES[i]), "UTF8");
+    for (size_t i = 0; i < sizeof NAMES / sizeof NAMES[0]; i++) {
+        const char *locale = getenv(NAMES[i]);
+        if (locale && *locale) return strcasestr(locale, "UTF-8") || strcasestr(locale, "UTF8");
+    }
     return false;
 }
 

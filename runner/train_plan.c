@@ -40,9 +40,9 @@ static mm_status steps_by_tokens(mm_batcher *train, const mm_config *config, mm_
     int64_t batches = 0;
     MM_TRY(mm_batcher_epoch_batches(train, 0, &batches, err));
     if (labels < 1) return MM_FAIL(err, MM_EFORMAT, "no token to learn: every row is empty");
-    const double per_epoch = (double)((batches + accum - 1) / accum);
+    const int64_t per_epoch = (batches + accum - 1) / accum;
     plan->tokens = mm_config_int(config, "tokens");
-    plan->steps = (int64_t)ceil((double)plan->tokens / labels * per_epoch);
+    plan->steps = (int64_t)ceil((double)plan->tokens / labels * (double)per_epoch);
     return MM_OK;
 }
 

@@ -307,6 +307,7 @@ mm_status mm_store_resolve_checkpoint(mm_store *store, const mm_run_ref *ref, mm
     if (count == 0) {
         return MM_FAIL(err, MM_ENOTFOUND, "run %" PRId64 " has no checkpoint", ref->run_id);
     }
+    MM_ASSERT(list);
     // Oldest first: the newest that fits wins, and of two at one step the full one.
     const mm_checkpoint_info *found = NULL;
     for (size_t i = 0; i < count; i++) {

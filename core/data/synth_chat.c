@@ -17,8 +17,8 @@ static const char *const IDENTITY_ASK[MM_LANGUAGES][IDENTITY_QUESTIONS] = {
 
 static const char *const IDENTITY_ANSWER[MM_LANGUAGES][IDENTITY_QUESTIONS] = {
     {"[我是一个小小的语言模型|我是一个很小的语言模型，会讲故事，也会算数]。",
-     "[我没有名字，我是一个小语言模型|"
-     "我是一个小语言模型，还没有名字]。",
+     ("[我没有名字，我是一个小语言模型|"
+      "我是一个小语言模型，还没有名字]。"),
      "我会[讲故事和做算术|做算术、讲小故事和翻译词语]。", "不是，我是一个[小语言模型|电脑程序]。",
      "我是一个小语言模型，[会讲故事和算数|学过小故事和算术]。",
      "我会说[中文和英文|中文，也会说英文]。"},

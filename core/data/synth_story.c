@@ -76,8 +76,8 @@ static const char *const ENDINGS[MM_LANGUAGES][5] = {
     {"From that day on, {h} always remembered what {v} had done.",
      "That evening {h} [told the whole story at home|wrote it all down in a diary].",
      "{h}, {f} and {e} [sang a song together|drank hot tea together|went home happily].",
-     "{h} had learned that [friends help each other|it is better not to hurry|a promise must be "
-     "kept].",
+     ("{h} had learned that [friends help each other|it is better not to hurry|a promise must be "
+      "kept]."),
      "And that is the story of {h} and the {o}."}};
 
 static const story_plot STORY_PLOTS[PLOTS] = {
@@ -108,8 +108,8 @@ static const story_plot STORY_PLOTS[PLOTS] = {
        {"{o}在{q}。", "The {o} was {q}."},
        "q"}}},
     // The object breaks and is mended.
-    {{{"[在{p}|到了{p}]，{h}[跑得太快|没有看路|滑了一跤]，{o}[掉在石头上|撞在墙上]，[坏了|摔坏了]"
-       "。",
+    {{{("[在{p}|到了{p}]，{h}[跑得太快|没有看路|滑了一跤]，{o}[掉在石头上|撞在墙上]，[坏了|摔坏了]"
+        "。"),
        "{h}很{b}，[眼泪掉了下来|一句话也不说|低着头站在那里]。",
        "{y}[想用胶水粘|想用绳子绑]，可是[没有用|怎么也弄不好]。",
        "{x}[拿来了针线|拿来了工具箱|想了一个办法]，[慢慢地|一点一点地]把{o}修好了。",
@@ -153,8 +153,8 @@ static const story_plot STORY_PLOTS[PLOTS] = {
     {{{"在{p}，{f}也想玩{o}。“[给我|该我了]！”{f}说。“[不行|这是我的]！”{h}说。",
        "他们[拉来拉去|吵了很久|谁也不理谁]。{h}很{b}，{f}也[不高兴|不说话]。",
        "[正好|这时]{e}[走过来|听见了]，[问他们怎么了|摇了摇头]。",
-       "{x}说：“[轮流玩吧|一人玩一会儿吧]，[数到一百就换|太阳下山前每人都能玩]。”{y}[点了点头|"
-       "觉得有道理]。",
+       ("{x}说：“[轮流玩吧|一人玩一会儿吧]，[数到一百就换|太阳下山前每人都能玩]。”{y}[点了点头|"
+        "觉得有道理]。"),
        "于是他们轮流玩{o}，[玩得很开心|再也不吵了]。{h}很{g}，分给{f}{n}。"},
       {"{^p} {f} wanted the {o} too. \"[Give it to me|It is my turn]!\" said {f}. \"[No|It is "
        "mine]!\" said "
@@ -267,8 +267,8 @@ static const story_plot STORY_PLOTS[PLOTS] = {
        {"{o}在{q}。", "The {o} lay {q}."},
        "q"}}},
     // Fear in the night.
-    {{{"夜里，{h}和{f}[住在{p}的小屋|在{p}搭了帐篷]。{y}[听见了奇怪的声音|怎么也睡不着]，心里很{b}"
-       "。",
+    {{{("夜里，{h}和{f}[住在{p}的小屋|在{p}搭了帐篷]。{y}[听见了奇怪的声音|怎么也睡不着]，心里很{b}"
+        "。"),
        "“[外面有人吗|那是什么]？”{y}[小声问|躲进被子里]。",
        "{x}[点亮了灯|坐了起来]，说：“[别怕，只是树枝|那是雨声]。”",
        "{x}把{o}放在{y}旁边，[讲了一个故事|唱了一首歌|数了{n}]。",
