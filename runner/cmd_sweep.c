@@ -50,6 +50,7 @@ const mm_option mm_sweep_options[] = {
 };
 
 typedef struct axis {
+    const char *flag; // as on the command line: names of arms stay short
     const char *name; // database name
     size_t n;
     char *value[VALUES_MAX];
@@ -82,6 +83,7 @@ static mm_status add_axis(sweep *s, const char *flag, const char *list, mm_err *
         return MM_FAIL(err, MM_EUSAGE, "--%s: at most %d hyperparameters can be swept at once",
                        flag, AXES_MAX);
     axis *a = &s->axes[s->n_axes];
+    a->flag = flag;
     MM_ASSERT(mm_config_known(flag, &a->name));
     for (const char *at = list;; at++) {
         const size_t length = strcspn(at, ",");
@@ -132,7 +134,7 @@ static mm_status make_arm(sweep *s, size_t index, mm_err *err)
         const char *value = s->axes[k].value[chosen[k]];
         MM_TRY(mm_config_set(a->config, s->axes[k].name, value, "sweep", err));
         const int added = snprintf(a->name + used, sizeof a->name - used, "%s%s=%s", k ? "," : "",
-                                   s->axes[k].name, mm_config_text(a->config, s->axes[k].name));
+                                   s->axes[k].flag, mm_config_text(a->config, s->axes[k].name));
         used += (size_t)added;
         if (used >= sizeof a->name)
             return MM_FAIL(err, MM_ELIMIT, "the name of arm %zu is too long", index + 1);
@@ -261,6 +263,12 @@ static mm_status record(sweep *s, const mm_args *args, int64_t *sweep_id, mm_err
                           .status = "running",
                           .objective = "val_loss",
                           .command = mm_str_text(&command)};
+    // All or nothing: no arm may be refused once the sweep is there.
+    for (size_t i = 0; row.name && i < s->n_arms; i++) {
+        char name[NAME_BYTES * 2];
+        snprintf(name, sizeof name, "%s/%s", row.name, s->arms[i].name);
+        MM_GO(mm_store_run_name_check(s->store, name, err));
+    }
     MM_GO(mm_store_sweep_create(s->store, &row, sweep_id, err));
     char id[24];
     snprintf(id, sizeof id, "%" PRId64, *sweep_id);

@@ -243,6 +243,12 @@ class TestProposals(SettingsTest):
                        err="arms 1 and 2 are the same: learning_rate=0.001")
         self.assertFalse(os.path.exists(self.db))
 
+    def test_a_sweep_is_recorded_whole_or_not_at_all(self):
+        data = self.rows("d.jsonl", ROWS)
+        self.run_mmrun("sweep", "--data", data, *TINY, "--lr", "1e-3,2e-3", "--steps", 2, "--name",
+                       "s" * 195, expect=2, err="run name of [0-9]+ bytes: 1 to 200")
+        self.assertEqual(self.value("SELECT (SELECT count(*) FROM sweeps) + count(*) FROM runs"), 0)
+
 
 if __name__ == "__main__":
     harness.main()
