@@ -263,7 +263,7 @@ static mm_status sweep(demo *d, const char *data, const char *val, const char *t
                                      "--lr",
                                      "2e-3",
                                      "--steps",
-                                     "60",
+                                     "100",
                                      "--threads",
                                      d->threads,
                                      "--gen-tokens",

@@ -335,7 +335,7 @@ class TestSweep(harness.CliTest):
             return int(file.read().split()[0])
 
     def test_impossible_arms_are_refused_before_anything_starts(self):
-        self.run_mmrun(*self.GRID, "--heads", "2,5", expect=2, err="num_attention_heads=5|--heads")
+        self.run_mmrun(*self.GRID, "--heads", "2,5", expect=2, err="heads=5")
         self.assertFalse(os.path.exists(self.db) and self.query("SELECT 1 FROM runs"))
         self.run_mmrun("sweep", "--hidden", "16", expect=2, err="comma list")
 
