@@ -316,9 +316,12 @@ static mm_status record_and_train(const mm_context *context, const mm_args *args
     MM_GO(mm_command_text(context, &command, err));
     request.command = mm_str_text(&command);
     if (!*store) MM_GO(mm_store_open(store, context->db_path, MM_STORE_CREATE, err));
+    MM_GO(mm_store_begin(*store, err));
     MM_GO(mm_train_create(*store, corpus, config, plan, &request, &run_id, err));
+    MM_GO(mm_store_commit(*store, err));
     MM_GO(tell(context, *store, run_id, mm_train_run(context, *store, corpus, run_id, err), err));
 done:
+    mm_store_abort(*store);
     mm_str_drop(&command);
     return status;
 }

@@ -263,12 +263,8 @@ static mm_status record(sweep *s, const mm_args *args, int64_t *sweep_id, mm_err
                           .status = "running",
                           .objective = "val_loss",
                           .command = mm_str_text(&command)};
-    // All or nothing: no arm may be refused once the sweep is there.
-    for (size_t i = 0; row.name && i < s->n_arms; i++) {
-        char name[NAME_BYTES * 2];
-        snprintf(name, sizeof name, "%s/%s", row.name, s->arms[i].name);
-        MM_GO(mm_store_run_name_check(s->store, name, err));
-    }
+    // All or nothing: no arm may be missing, or refused, once the sweep is there.
+    MM_GO(mm_store_begin(s->store, err));
     MM_GO(mm_store_sweep_create(s->store, &row, sweep_id, err));
     char id[24];
     snprintf(id, sizeof id, "%" PRId64, *sweep_id);
@@ -288,7 +284,9 @@ static mm_status record(sweep *s, const mm_args *args, int64_t *sweep_id, mm_err
         request.prompts = mm_args_list(args, "prompt", &request.n_prompts);
         MM_GO(mm_train_create(s->store, &s->corpus, a->config, &a->plan, &request, &run_id, err));
     }
+    MM_GO(mm_store_commit(s->store, err));
 done:
+    mm_store_abort(s->store);
     mm_str_drop(&space);
     mm_str_drop(&command);
     return status;

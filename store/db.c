@@ -291,6 +291,7 @@ static void checkpoint(mm_store *store)
 
 mm_status mm_db_begin(mm_store *store, mm_sync sync, mm_err *err)
 {
+    if (store->in_group) return MM_OK;
     MM_ASSERT(!store->in_transaction);
     MM_TRY(mm_db_lock(store, err));
     mm_status status = MM_OK;
@@ -311,6 +312,7 @@ done:
 mm_status mm_db_commit(mm_store *store, mm_err *err)
 {
     MM_ASSERT(store->in_transaction && store->lock_depth > 0);
+    if (store->in_group) return MM_OK;
     const mm_status status = mm_db_run(store, "COMMIT", MM_NO_VALUES, err);
     if (status != MM_OK) {
         mm_db_rollback(store);
@@ -324,7 +326,8 @@ mm_status mm_db_commit(mm_store *store, mm_err *err)
 
 void mm_db_rollback(mm_store *store)
 {
-    if (!store->in_transaction) return;
+    // Within a group only its owner can take everything back.
+    if (!store->in_transaction || store->in_group) return;
     // A full disk or an I/O error may have rolled back already.
     if (!sqlite3_get_autocommit(store->db)) {
         const mm_status status = mm_db_run(store, "ROLLBACK", MM_NO_VALUES, NULL);
@@ -332,6 +335,28 @@ void mm_db_rollback(mm_store *store)
     }
     store->in_transaction = false;
     mm_db_unlock(store);
+}
+
+mm_status mm_store_begin(mm_store *store, mm_err *err)
+{
+    MM_ASSERT(!store->in_group);
+    MM_TRY(mm_db_begin(store, MM_SYNC_FULL, err));
+    store->in_group = true;
+    return MM_OK;
+}
+
+mm_status mm_store_commit(mm_store *store, mm_err *err)
+{
+    MM_ASSERT(store->in_group);
+    store->in_group = false;
+    return mm_db_commit(store, err);
+}
+
+void mm_store_abort(mm_store *store)
+{
+    if (!store || !store->in_group) return;
+    store->in_group = false;
+    mm_db_rollback(store);
 }
 
 // A copy under a name of its own, flushed; the caller puts it in place.
@@ -499,6 +524,7 @@ mm_status mm_db_open(mm_store *store, mm_err *err)
 void mm_db_close(mm_store *store)
 {
     if (!store->db) return;
+    mm_store_abort(store);
     mm_db_rollback(store);
     const bool is_locked =
         store->mode != MM_STORE_READ && store->lock_fd >= 0 && mm_db_lock(store, NULL) == MM_OK;

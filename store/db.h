@@ -27,6 +27,7 @@ struct mm_store {
     int lock_fd;    /* "<db>.lock"; -1: none (reading only) */
     int lock_depth; /* > 0: byte 0 of it is ours */
     bool in_transaction;
+    bool in_group; /* a transaction of several calls: mm_store_begin */
     bool is_full_sync;
     bool is_copying;     /* VACUUM INTO reads this database but SQLite calls it a write */
     int wal_pages;       /* after the last commit of this connection */

@@ -40,6 +40,13 @@ MM_NODISCARD mm_status mm_store_open(mm_store **out, const char *path, mm_store_
 void mm_store_close(mm_store *store);
 const char *mm_store_path(const mm_store *store);
 
+/* Everything written between begin and commit is there together or not at all, whatever happens to
+ * the process. After a failed call in between the owner aborts; closing aborts too. The database is
+ * locked meanwhile: for records, not for work. */
+MM_NODISCARD mm_status mm_store_begin(mm_store *store, mm_err *err);
+MM_NODISCARD mm_status mm_store_commit(mm_store *store, mm_err *err);
+void mm_store_abort(mm_store *store);
+
 /* ---- runs: writing ----------------------------------------------------------------------------
  */
 
