@@ -3,6 +3,7 @@
 
 #include "core/base/clock.h"
 #include "core/base/utf8.h"
+#include "core/base/width.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -46,40 +47,6 @@ void mm_fmt_count(int64_t value, char out[MM_FMT_BYTES])
         out[at++] = digits[i];
     }
     out[at] = '\0';
-}
-
-void mm_fmt_short(double value, char out[MM_FMT_BYTES])
-{
-    static const char *const suffixes[] = {"", " k", " M", " G", " T", " P"};
-    if (!isfinite(value)) {
-        mm_fmt_number(value, out);
-        return;
-    }
-    size_t index = 0;
-    // 999.95 would print as "1000.0": leave a level a little early.
-    while (fabs(value) >= 999.5 && index + 1 < sizeof suffixes / sizeof *suffixes) {
-        value /= 1000;
-        index++;
-    }
-    const double size = fabs(value);
-    const int decimals = index == 0 && value == floor(value) ? 0
-                         : size >= 100                       ? 0
-                         : size >= 10                        ? 1
-                                                             : 2;
-    snprintf(out, MM_FMT_BYTES, "%.*f%s", decimals, value, suffixes[index]);
-}
-
-void mm_fmt_bytes(int64_t bytes, char out[MM_FMT_BYTES])
-{
-    static const char *const suffixes[] = {"B", "KiB", "MiB", "GiB", "TiB"};
-    double value = (double)bytes;
-    size_t index = 0;
-    while (value >= 1023.5 && index + 1 < sizeof suffixes / sizeof *suffixes) {
-        value /= 1024;
-        index++;
-    }
-    snprintf(out, MM_FMT_BYTES, index == 0 || value >= 100 ? "%.0f %s" : "%.1f %s", value,
-             suffixes[index]);
 }
 
 void mm_fmt_time(int64_t epoch_ms, char out[MM_FMT_BYTES])
@@ -169,20 +136,6 @@ const char *mm_fmt_private(mm_arena *arena, const char *text, const char *host)
     return copy;
 }
 
-static size_t columns_of(uint32_t code)
-{
-    if (code < 0x300) return 1;
-    if (code <= 0x36F) return 0; // combining marks
-    if (code >= 0x1100 && code <= 0x115F) return 2;
-    if (code >= 0x2E80 && code <= 0xA4CF) return 2;
-    if (code >= 0xAC00 && code <= 0xD7A3) return 2;
-    if (code >= 0xF900 && code <= 0xFAFF) return 2;
-    if (code >= 0xFE30 && code <= 0xFE6F) return 2;
-    if (code >= 0xFF00 && code <= 0xFF60) return 2;
-    if (code >= 0x1F300 && code <= 0x1FAFF) return 2;
-    return code >= 0x20000 && code <= 0x3FFFD ? 2 : 1;
-}
-
 // Next code point of a NUL-terminated text; ill-formed bytes count as U+FFFD of one byte.
 static size_t step_over(const char *text, size_t left, uint32_t *code)
 {
@@ -192,37 +145,16 @@ static size_t step_over(const char *text, size_t left, uint32_t *code)
     return 1;
 }
 
-size_t mm_fmt_columns(const char *text)
-{
-    size_t columns = 0;
-    for (size_t left = strlen(text); left > 0;) {
-        uint32_t code;
-        const size_t size = step_over(text, left, &code);
-        columns += columns_of(code);
-        text += size;
-        left -= size;
-    }
-    return columns;
-}
-
-const char *mm_fmt_fit(mm_arena *arena, const char *text, size_t columns)
+const char *mm_fmt_fit(mm_arena *arena, const char *text, int columns)
 {
     MM_ASSERT(columns >= 2);
-    if (mm_fmt_columns(text) <= columns) return text;
     const size_t length = strlen(text);
-    size_t used = 0;
-    size_t at = 0;
-    while (at < length) {
-        uint32_t code;
-        const size_t size = step_over(text + at, length - at, &code);
-        if (used + columns_of(code) > columns - 1) break;
-        used += columns_of(code);
-        at += size;
-    }
-    char *copy = mm_arena_alloc(arena, at + sizeof "…");
+    if (mm_text_width(text, length) <= columns) return text;
+    const size_t kept = mm_text_fit(text, length, columns - 1);
+    char *copy = mm_arena_alloc(arena, kept + sizeof "…");
     if (!copy) return "…";
-    memcpy(copy, text, at);
-    memcpy(copy + at, "…", sizeof "…");
+    memcpy(copy, text, kept);
+    memcpy(copy + kept, "…", sizeof "…");
     return copy;
 }
 

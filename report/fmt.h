@@ -11,10 +11,6 @@ enum { MM_FMT_BYTES = 48 };
 void mm_fmt_number(double value, char out[MM_FMT_BYTES]);
 /* "63,912,192" */
 void mm_fmt_count(int64_t value, char out[MM_FMT_BYTES]);
-/* "63.9 M", "1.20 k", "512" */
-void mm_fmt_short(double value, char out[MM_FMT_BYTES]);
-/* "1.5 MiB" */
-void mm_fmt_bytes(int64_t bytes, char out[MM_FMT_BYTES]);
 /* "2026-11-21 01:02 UTC"; "–" for 0. */
 void mm_fmt_time(int64_t epoch_ms, char out[MM_FMT_BYTES]);
 /* An axis label: as many decimals as ticks `spacing` apart need; large values shortened. */
@@ -28,9 +24,7 @@ void mm_fmt_json(mm_str *out, double value, int digits);
 const char *mm_fmt_private(mm_arena *arena, const char *text, const char *host);
 
 /* At most `columns` columns wide (East Asian characters count two), "…" at the end when cut. */
-const char *mm_fmt_fit(mm_arena *arena, const char *text, size_t columns);
-/* Columns of the text as above. */
-size_t mm_fmt_columns(const char *text);
+const char *mm_fmt_fit(mm_arena *arena, const char *text, int columns);
 /* "zh", "ja", "ko" when the text holds such script, NULL otherwise: for the lang attribute. */
 const char *mm_fmt_language(const char *text);
 

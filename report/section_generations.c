@@ -4,6 +4,7 @@
 #include "report/fmt.h"
 
 #include "core/base/utf8.h"
+#include "core/base/width.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -133,7 +134,7 @@ static void write_answer(answer_sheet *answers, const mm_generation_row *row, bo
     mm_html *html = &answers->page->html;
     bool is_cut;
     const char *text = cut_text(answers, or_empty(row->text), &is_cut);
-    const bool is_folded = mm_fmt_columns(text) > FOLD_COLUMNS;
+    const bool is_folded = mm_text_width(text, strlen(text)) > FOLD_COLUMNS;
     if (is_folded) {
         mm_html_open(html, "details");
         mm_html_begin(html, "summary", NULL);

@@ -3,6 +3,8 @@
 
 #include "report/fmt.h"
 
+#include "core/base/number.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -94,7 +96,7 @@ static void env_cell(mm_page *page, const char *key, const char *value, bool is_
     if (!value) {
         value = "–";
     } else if (suffix && suffix[6] == '\0' && *end == '\0' && number > 0) {
-        mm_fmt_bytes(number, bytes);
+        mm_bytes_text((double)number, bytes);
         value = bytes;
     } else {
         value = mm_page_private(page, &page->runs[0], value);
@@ -307,7 +309,7 @@ static void write_dataset(mm_page *page, const mm_page_run *run, const mm_datase
         mm_html_leaf(html, "small", NULL, mm_page_private(page, run, dataset->source));
     mm_html_close(html);
     mm_html_leaf(html, "td", NULL, dataset->role);
-    mm_fmt_bytes(dataset->bytes, text);
+    mm_bytes_text((double)dataset->bytes, text);
     mm_part_number(page, (double)dataset->bytes, text, NULL);
     count_cell(page, dataset->rows);
     count_cell(page, dataset->tokens);

@@ -4,6 +4,7 @@
 #include "report/fmt.h"
 
 #include "core/base/clock.h"
+#include "core/base/number.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -228,9 +229,9 @@ static const board_column columns[] = {
     {"Loss", "last", loss_of, mm_fmt_number, -1},
     {"Bits/byte", "validation", bpb_of, mm_fmt_number, -1},
     {"Perplexity", "validation", perplexity_of, mm_fmt_number, -1},
-    {"Params", "", params_of, mm_fmt_short, 0},
-    {"Tokens", "trained on", tokens_of, mm_fmt_short, 0},
-    {"Tokens/s", "", rate_of, mm_fmt_short, 1},
+    {"Params", "", params_of, mm_count_text, 0},
+    {"Tokens", "trained on", tokens_of, mm_count_text, 0},
+    {"Tokens/s", "", rate_of, mm_count_text, 1},
     {"Time", "of training", time_of, format_time, 0},
 };
 enum { N_COLUMNS = sizeof columns / sizeof *columns };

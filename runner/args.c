@@ -2,6 +2,8 @@
  * of the command. Values are checked here, so that a command never sees a malformed one. */
 #include "runner/args.h"
 
+#include "core/base/nearest.h"
+
 #include "runner/config.h"
 
 #include <errno.h>

@@ -8,6 +8,7 @@
 #define MM_RUNNER_CLI_H
 
 #include "core/base/mem.h"
+#include "core/base/number.h"
 
 #include <jansson.h>
 
@@ -148,11 +149,5 @@ void mm_table_drops(mm_table *table, size_t column, int rank);
 void mm_table_indent(mm_table *table, int columns); /* blanks in front of every line */
 /* Prints and frees. Out of memory prints nothing and surfaces at the end, as a write error does. */
 void mm_table_print(mm_table *table, const mm_context *context);
-
-/* "1.23M", "4.5k", "1.2 GiB", "2.314", "4.1e-05": for people. NaN is "-". */
-enum { MM_NUMBER_BYTES = 24 };
-void mm_count_text(double value, char out[MM_NUMBER_BYTES]);
-void mm_bytes_text(double bytes, char out[MM_NUMBER_BYTES]);
-void mm_real_text(double value, char out[MM_NUMBER_BYTES]); /* four significant digits */
 
 #endif

@@ -3,8 +3,8 @@
  * All of it is read first; printing cannot fail half-way for want of the database. */
 #include "core/base/clock.h"
 #include "core/base/utf8.h"
+#include "core/base/width.h"
 #include "runner/commands.h"
-#include "runner/width.h"
 
 #include <math.h>
 #include <stdio.h>

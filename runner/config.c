@@ -4,6 +4,7 @@
 #include "runner/config.h"
 
 #include "core/base/file.h"
+#include "core/base/nearest.h"
 #include "runner/args.h"
 
 #include <ctype.h>
@@ -295,20 +296,12 @@ static mm_status parse_value(const hyper *h, const char *text, char *out, mm_err
 
 static const char *nearest(const char *name)
 {
-    const char *best = NULL;
-    int least = 4;
+    mm_nearest near = {.wanted = name};
     for (int i = 0; i < N_HYPER; i++) {
-        const int by_flag =
-            mm_edit_distance(name, strlen(name), TABLE[i].flag, strlen(TABLE[i].flag));
-        const int by_name =
-            mm_edit_distance(name, strlen(name), TABLE[i].name, strlen(TABLE[i].name));
-        const int distance = by_flag < by_name ? by_flag : by_name;
-        if (distance < least) {
-            least = distance;
-            best = TABLE[i].flag;
-        }
+        mm_nearest_offer(&near, TABLE[i].flag, strlen(TABLE[i].flag));
+        mm_nearest_offer(&near, TABLE[i].name, strlen(TABLE[i].name));
     }
-    return best;
+    return mm_nearest_found(&near) ? near.best : NULL;
 }
 
 mm_status mm_config_set(mm_config *config, const char *name, const char *value, const char *origin,

@@ -1,9 +1,9 @@
 /* Help: the overview, one command in full, the list of a family, all from the tables. */
+#include "core/base/width.h"
 #include "runner/args.h"
 #include "runner/commands.h"
 #include "runner/config.h"
 #include "runner/help.h"
-#include "runner/width.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -4,8 +4,8 @@
 #include "core/base/clock.h"
 #include "core/base/json.h"
 #include "core/base/utf8.h"
+#include "core/base/width.h"
 #include "runner/output.h"
-#include "runner/width.h"
 
 #include <math.h>
 #include <stdarg.h>

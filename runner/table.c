@@ -1,7 +1,7 @@
 /* Tables for people: columns aligned by display width, fitted to the terminal. */
 #include "core/base/utf8.h"
+#include "core/base/width.h"
 #include "runner/output.h"
-#include "runner/width.h"
 
 #include <ctype.h>
 #include <stdarg.h>

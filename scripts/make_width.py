@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes runner/width_table.c: code points that take two columns or none on a terminal.
+"""Writes core/base/width_table.c: code points that take two columns or none on a terminal.
 
 Two columns: East_Asian_Width W or F. None: general categories Mn, Me, Cf and the Hangul medial and
 final letters, which join the letter before them. Unassigned code points between two ranges of the
@@ -54,7 +54,7 @@ def table(name, items):
 def main():
     purpose = f"Terminal widths of Unicode {unicodedata.unidata_version}"
     sys.stdout.write(f"""/* {purpose}; written by scripts/make_width.py. */
-#include "runner/width.h"
+#include "core/base/width.h"
 
 // clang-format off
 {table("mm_width_wide", ranges("wide"))}

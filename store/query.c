@@ -2,6 +2,8 @@
  */
 #include "store/query.h"
 
+#include "core/base/nearest.h"
+
 #include "store/claim.h"
 #include "store/db.h"
 #include "store/names.h"
@@ -172,31 +174,7 @@ mm_status mm_store_run(mm_store *store, int64_t run_id, mm_arena *arena, mm_run_
 /* ---- references --------------------------------------------------------------------------------
  */
 
-enum { NEAR_NAME_BYTES = 64, NEAR_RUNS = 500, NEAR_SHOWN = 3 };
-
-// Edits (insert, delete, replace a byte) between two short texts.
-static size_t edit_distance(const char *a, const char *b)
-{
-    const size_t a_length = strnlen(a, NEAR_NAME_BYTES);
-    const size_t b_length = strnlen(b, NEAR_NAME_BYTES);
-    size_t row[NEAR_NAME_BYTES + 1];
-    for (size_t j = 0; j <= b_length; j++) {
-        row[j] = j;
-    }
-    for (size_t i = 1; i <= a_length; i++) {
-        size_t diagonal = row[0];
-        row[0] = i;
-        for (size_t j = 1; j <= b_length; j++) {
-            const size_t above = row[j];
-            size_t best = diagonal + (a[i - 1] != b[j - 1]);
-            if (above + 1 < best) best = above + 1;
-            if (row[j - 1] + 1 < best) best = row[j - 1] + 1;
-            row[j] = best;
-            diagonal = above;
-        }
-    }
-    return row[b_length];
-}
+enum { NEAR_RUNS = 500, NEAR_SHOWN = 3, NEAR_BYTES = 64 };
 
 typedef struct named {
     int64_t id;
@@ -221,12 +199,14 @@ static mm_status fail_not_found(mm_store *store, const char *what, const char *s
     MM_GO(read_rows(store, sql, MM_VALUES(mm_v_int(NEAR_RUNS)), read_named, &list, err));
     const named *entries = (const named *)(const void *)list.items;
     size_t n_shown = 0;
-    const size_t limit = strlen(text) / 3 + 1;
-    for (size_t distance = 0; distance <= limit && n_shown < NEAR_SHOWN; distance++) {
+    const int limit = (int)(strnlen(text, NEAR_BYTES) / 3) + 1;
+    for (int distance = 0; distance <= limit && n_shown < NEAR_SHOWN; distance++) {
         for (size_t i = 0; i < list.count && n_shown < NEAR_SHOWN; i++) {
             // A name that contains the text counts as the nearest.
             const bool is_part = *text && strstr(entries[i].name, text) != NULL;
-            const size_t found = is_part ? 0 : edit_distance(entries[i].name, text);
+            const int found = is_part ? 0
+                                      : mm_edit_distance(entries[i].name, strlen(entries[i].name),
+                                                         text, strlen(text));
             if (found != distance) continue;
             mm_str_addf(&near, "%s%s (%" PRId64 ")", n_shown ? ", " : "", entries[i].name,
                         entries[i].id);

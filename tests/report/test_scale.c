@@ -168,20 +168,15 @@ static void test_numbers(void **state)
     (void)state;
     char text[MM_FMT_BYTES];
     static const struct {
-        void (*format)(double, char *);
         double value;
         const char *expected;
     } cases[] = {
-        {mm_fmt_number, 2.31449, "2.314"},  {mm_fmt_number, 0.0005, "0.0005"},
-        {mm_fmt_number, 1.2e-5, "1.2e-05"}, {mm_fmt_number, 600, "600"},
-        {mm_fmt_number, 21504.4, "21504"},  {mm_fmt_number, 1234567, "1,234,567"},
-        {mm_fmt_number, -3.5, "-3.500"},    {mm_fmt_number, 0, "0"},
-        {mm_fmt_number, 1e300, "1e+300"},   {mm_fmt_short, 63912192, "63.9 M"},
-        {mm_fmt_short, 512, "512"},         {mm_fmt_short, 999.7, "1.00 k"},
-        {mm_fmt_short, 1200, "1.20 k"},     {mm_fmt_short, 0, "0"},
+        {2.31449, "2.314"}, {0.0005, "0.0005"}, {1.2e-5, "1.2e-05"},
+        {600, "600"},       {21504.4, "21504"}, {1234567, "1,234,567"},
+        {-3.5, "-3.500"},   {0, "0"},           {1e300, "1e+300"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        cases[i].format(cases[i].value, text);
+        mm_fmt_number(cases[i].value, text);
         assert_string_equal(text, cases[i].expected);
     }
     mm_fmt_number((double)NAN, text);
@@ -192,8 +187,6 @@ static void test_numbers(void **state)
     assert_string_equal(text, "-1,234,567");
     mm_fmt_count(INT64_MIN, text);
     assert_string_equal(text, "-9,223,372,036,854,775,808");
-    mm_fmt_bytes(1536 * 1024, text);
-    assert_string_equal(text, "1.5 MiB");
     mm_fmt_time(1795222923004, text);
     assert_string_equal(text, "2026-11-21 01:02:03 UTC");
     mm_fmt_time(0, text);
@@ -249,7 +242,6 @@ static void test_fit_text(void **state)
 {
     (void)state;
     mm_arena arena = {0};
-    assert_int_equal(mm_fmt_columns("ab明月"), 6);
     assert_string_equal(mm_fmt_fit(&arena, "short", 5), "short");
     assert_string_equal(mm_fmt_fit(&arena, "a longer name", 6), "a lon…");
     assert_string_equal(mm_fmt_fit(&arena, "明月松间照", 6), "明月…");

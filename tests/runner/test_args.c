@@ -240,58 +240,6 @@ static void refuses(void **state)
     }
 }
 
-static void measures_distance(void **state)
-{
-    (void)state;
-    static const struct {
-        const char *a;
-        const char *b;
-        int distance;
-    } ROWS[] = {{"", "", 0},
-                {"", "abc", 3},
-                {"abc", "", 3},
-                {"hidden", "hiden", 1},
-                {"lr", "rl", 1},
-                {"dry_run", "dry-run", 0},
-                {"kitten", "sitting", 3},
-                {"ca", "abc", 3},
-                {"pretrain", "pretrian", 1}};
-    for (size_t i = 0; i < sizeof ROWS / sizeof ROWS[0]; i++) {
-        const int forth =
-            mm_edit_distance(ROWS[i].a, strlen(ROWS[i].a), ROWS[i].b, strlen(ROWS[i].b));
-        const int back =
-            mm_edit_distance(ROWS[i].b, strlen(ROWS[i].b), ROWS[i].a, strlen(ROWS[i].a));
-        CHECK_ROW(forth == ROWS[i].distance && back == ROWS[i].distance, i);
-    }
-    char longer[500];
-    memset(longer, 'x', sizeof longer);
-    assert_true(mm_edit_distance(longer, sizeof longer, "y", 1) > 0);
-}
-
-static void suggests_only_what_is_near(void **state)
-{
-    (void)state;
-    static const char *const NAMES[] = {"hidden", "heads", "layers", "learning-rate", "lr", "log"};
-    static const struct {
-        const char *typed;
-        const char *found; /* NULL: none */
-    } ROWS[] = {{"hiden", "hidden"},
-                {"head", "heads"},
-                {"learn", "learning-rate"},
-                {"learning_rate", "learning-rate"},
-                {"xyz", NULL},
-                {"l", "lr"},
-                {"layer_s", "layers"},
-                {"", NULL}};
-    for (size_t i = 0; i < sizeof ROWS / sizeof ROWS[0]; i++) {
-        mm_nearest nearest = {.wanted = ROWS[i].typed};
-        for (size_t k = 0; k < sizeof NAMES / sizeof NAMES[0]; k++)
-            mm_nearest_offer(&nearest, NAMES[k], strlen(NAMES[k]));
-        CHECK_ROW(mm_nearest_found(&nearest) == (ROWS[i].found != NULL), i);
-        if (ROWS[i].found) CHECK_ROW(strcmp(nearest.best, ROWS[i].found) == 0, i);
-    }
-}
-
 static void survives_a_lack_of_memory(void **state)
 {
     (void)state;
@@ -313,7 +261,6 @@ int main(void)
         cmocka_unit_test(takes_options_anywhere),    cmocka_unit_test(knows_values),
         cmocka_unit_test(repeats_options),           cmocka_unit_test(takes_arguments),
         cmocka_unit_test(knows_what_was_not_said),   cmocka_unit_test(refuses),
-        cmocka_unit_test(measures_distance),         cmocka_unit_test(suggests_only_what_is_near),
         cmocka_unit_test(survives_a_lack_of_memory),
     };
     return cmocka_run_group_tests_name("runner/args", tests, NULL, NULL);

@@ -2,9 +2,9 @@
  * (a pseudo-terminal) of several widths. */
 #include "check.h"
 
+#include "core/base/width.h"
 #include "runner/output.h"
 #include "runner/progress.h"
-#include "runner/width.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -2,11 +2,15 @@
  *
  * The table is ours, so that alignment does not depend on the locale of the process.
  */
-#ifndef MM_RUNNER_WIDTH_H
-#define MM_RUNNER_WIDTH_H
+#ifndef MM_BASE_WIDTH_H
+#define MM_BASE_WIDTH_H
 
 #include <stddef.h>
 #include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 typedef struct mm_code_range {
     uint32_t first;
@@ -27,4 +31,7 @@ int mm_text_width(const char *text, size_t length);
  */
 size_t mm_text_fit(const char *text, size_t length, int columns);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

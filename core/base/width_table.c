@@ -1,5 +1,5 @@
 /* Terminal widths of Unicode 14.0.0; written by scripts/make_width.py. */
-#include "runner/width.h"
+#include "core/base/width.h"
 
 // clang-format off
 const mm_code_range mm_width_wide[] = {

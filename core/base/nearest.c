@@ -1,5 +1,5 @@
 /* "Did you mean": the one name that is nearest to what was typed. */
-#include "runner/args.h"
+#include "core/base/nearest.h"
 
 #include <string.h>
 

@@ -1,5 +1,5 @@
 /* Terminal width of text, by binary search in the range tables. */
-#include "runner/width.h"
+#include "core/base/width.h"
 
 #include "core/base/utf8.h"
 

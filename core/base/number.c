@@ -1,5 +1,5 @@
 /* Numbers for people: short, with a unit, never more digits than help. */
-#include "runner/cli.h"
+#include "core/base/number.h"
 
 #include <math.h>
 #include <stdio.h>
