@@ -213,7 +213,7 @@ static void draw_axis_chart(sweep_view *view, size_t index)
         .low = view->low - pad, .high = view->high + pad, .from = HEIGHT - 42, .to = 12};
     const mm_scale x = {
         .low = 0, .high = (double)(axis->n_levels - 1), .from = 68, .to = WIDTH - 28};
-    char id[16];
+    char id[24];
     snprintf(id, sizeof id, "w%zu", index);
     mm_str title;
     mm_str_init(&title, 0);
