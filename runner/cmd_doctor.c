@@ -7,20 +7,18 @@
 #include "runner/commands.h"
 #include "runner/environment.h"
 #include "runner/help.h"
+#include "runner/output.h"
+#include "store/lock.h"
 
 #include <openssl/crypto.h>
 #include <zstd.h>
 
 #include <errno.h>
-#include <linux/magic.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
-#include <sys/utsname.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 typedef enum verdict { FINE = 0, NOTE, PROBLEM } verdict;
@@ -69,6 +67,7 @@ static void judge(check *c, verdict how, const char *format, ...)
 
 typedef struct facts {
     char cpu[256];
+    char features[256];
     char os[256];
     char kernel[256];
     char memory_bytes[64];
@@ -83,6 +82,7 @@ static void take_fact(void *context, const char *key, const char *value)
         char *to;
         size_t bytes;
     } wanted[] = {{"cpu", f->cpu, sizeof f->cpu},
+                  {"cpu_features", f->features, sizeof f->features},
                   {"os", f->os, sizeof f->os},
                   {"kernel", f->kernel, sizeof f->kernel},
                   {"memory_bytes", f->memory_bytes, sizeof f->memory_bytes},
@@ -91,52 +91,17 @@ static void take_fact(void *context, const char *key, const char *value)
         if (strcmp(key, wanted[i].key) == 0) snprintf(wanted[i].to, wanted[i].bytes, "%s", value);
 }
 
-/* What the kernel lists for the first processor, of that which matters to the engine. */
-static void add_cpu_features(char *out, size_t bytes)
-{
-    static const char *const WANTED[] = {"avx2",     "fma",         "avx512f",
-                                         "avx512bw", "avx512_bf16", "amx_tile",
-                                         "amx_bf16", "asimd",       "bf16"};
-    char text[16384];
-    out[0] = '\0';
-    FILE *file = fopen("/proc/cpuinfo", "re");
-    if (!file) return;
-    const size_t got = fread(text, 1, sizeof text - 1, file);
-    fclose(file);
-    text[got] = '\0';
-    char *flags = strstr(text, "\nflags");
-    if (!flags) flags = strstr(text, "\nFeatures");
-    if (!flags) return;
-    flags++;
-    const size_t length = strcspn(flags, "\n");
-    flags[length] = '\0';
-    size_t used = 0;
-    for (size_t i = 0; i < sizeof WANTED / sizeof WANTED[0]; i++) {
-        char word[32];
-        const int n = snprintf(word, sizeof word, " %s", WANTED[i]);
-        for (const char *at = strstr(flags, word); at; at = strstr(at + 1, word)) {
-            if (at[n] != ' ' && at[n] != '\0') continue;
-            used +=
-                (size_t)snprintf(out + used, bytes - used, "%s%s", used > 0 ? " " : "", WANTED[i]);
-            break;
-        }
-        if (used >= bytes) return;
-    }
-}
-
 static void check_machine(checks *all, const facts *f)
 {
     static const char GROUP[] = "Machine";
-    char features[200];
     const int32_t threads = mm_cpu_count();
     const long online = sysconf(_SC_NPROCESSORS_ONLN);
-    add_cpu_features(features, sizeof features);
     add(all, GROUP, "system", "%s, %s", f->os[0] ? f->os : "unknown", f->kernel);
     add(all, GROUP, "processor", "%s", f->cpu[0] ? f->cpu : "unknown");
     check *c = add(all, GROUP, "threads", "%d usable of %ld", (int)threads, online);
     if (online > threads)
         judge(c, NOTE, "an affinity mask or a container limit takes the rest: taskset, --cpus");
-    add(all, GROUP, "features", "%s", features[0] ? features : "none known");
+    add(all, GROUP, "features", "%s", f->features[0] ? f->features : "none known");
     c = add(all, GROUP, "kernels", "%s", mm_engine_isa());
     if (getenv("MMRUN_ISA"))
         judge(c, NOTE, "MMRUN_ISA=%s chooses them; unset it for the fastest", getenv("MMRUN_ISA"));
@@ -160,46 +125,13 @@ static void check_memory(checks *all, const facts *f)
 /* ---- disk --------------------------------------------------------------------------------------
  */
 
-static void folder_of(const char *path, char *out, size_t bytes)
-{
-    snprintf(out, bytes, "%s", path);
-    char *slash = strrchr(out, '/');
-    if (!slash)
-        snprintf(out, bytes, ".");
-    else if (slash == out)
-        out[1] = '\0';
-    else
-        *slash = '\0';
-}
-
-static const char *network_name(const char *folder)
-{
-    struct statfs info;
-    if (statfs(folder, &info) != 0) return NULL;
-    switch ((unsigned long)info.f_type) {
-    case NFS_SUPER_MAGIC:
-        return "NFS";
-    case SMB_SUPER_MAGIC:
-    case 0xFF534D42: // CIFS
-    case 0xFE534D42: // SMB2
-        return "SMB";
-    case V9FS_MAGIC:
-        return "9p";
-    case CEPH_SUPER_MAGIC:
-        return "Ceph";
-    case 0x0BD00BD0:
-        return "Lustre";
-    default:
-        return NULL;
-    }
-}
-
 static void check_disk(checks *all, const mm_context *context)
 {
     static const char GROUP[] = "Disk";
-    char folder[4096];
+    const char *network = NULL;
     char size[MM_NUMBER_BYTES];
-    folder_of(context->db_path, folder, sizeof folder);
+    char *folder = mm_path_folder(context->db_path);
+    if (!folder) return; // out of memory: the least of its troubles
     const double bytes = (double)mm_disk_free(folder);
     mm_bytes_text(bytes, size);
     check *c = add(all, GROUP, "free", "%s in %.180s", size, folder);
@@ -212,10 +144,11 @@ static void check_disk(checks *all, const mm_context *context)
         c = add(all, GROUP, "writable", "no: %s", strerror(errno));
         judge(c, PROBLEM, "choose a folder of your own with --db PATH or MMRUN_DB");
     }
-    const char *network = network_name(folder);
-    c = add(all, GROUP, "file system", "%s", network ? network : "local");
-    if (network)
+    const bool is_network = mm_is_network_file_system(folder, &network);
+    c = add(all, GROUP, "file system", "%s", is_network ? network : "local");
+    if (is_network)
         judge(c, PROBLEM, "SQLite needs working locks: put the database on a local disk (--db)");
+    mm_free(folder);
 }
 
 /* ---- libraries, surroundings, database ----------------------------------------------------------
@@ -236,22 +169,12 @@ static void check_libraries(checks *all, const facts *f)
     add(all, GROUP, "OpenSSL", "%s", OpenSSL_version(OPENSSL_VERSION_STRING));
 }
 
-static const char *locale_name(void)
-{
-    static const char *const NAMES[] = {"LC_ALL", "LC_CTYPE", "LANG"};
-    for (size_t i = 0; i < sizeof NAMES / sizeof NAMES[0]; i++) {
-        const char *value = getenv(NAMES[i]);
-        if (value && *value) return value;
-    }
-    return "";
-}
-
 static void check_surroundings(checks *all, const mm_context *context)
 {
     static const char GROUP[] = "Surroundings";
-    const char *locale = locale_name();
+    const char *locale = mm_locale_name();
     check *c = add(all, GROUP, "locale", "%.200s", *locale ? locale : "not set");
-    if (!strcasestr(locale, "UTF-8") && !strcasestr(locale, "UTF8"))
+    if (!mm_locale_is_utf8())
         judge(c, NOTE, "no UTF-8, so no block characters are drawn: export LANG=C.UTF-8");
     const char *term = getenv("TERM");
     add(all, GROUP, "terminal", "%.100s, %s, colour %s", term ? term : "none",

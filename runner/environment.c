@@ -74,15 +74,45 @@ int64_t mm_memory_available(void)
     return available;
 }
 
+/* What the kernel lists for the first processor, of that which matters to the engine. */
+static void cpu_features(const char *cpuinfo, char *out, size_t bytes)
+{
+    static const char *const WANTED[] = {"avx2",     "fma",         "avx512f",
+                                         "avx512bw", "avx512_bf16", "amx_tile",
+                                         "amx_bf16", "asimd",       "bf16"};
+    out[0] = '\0';
+    const char *flags = strstr(cpuinfo, "\nflags");
+    if (!flags) flags = strstr(cpuinfo, "\nFeatures");
+    if (!flags) return;
+    flags++;
+    const size_t length = strcspn(flags, "\n");
+    size_t used = 0;
+    for (size_t i = 0; i < sizeof WANTED / sizeof WANTED[0]; i++) {
+        char word[32];
+        const int n = snprintf(word, sizeof word, " %s", WANTED[i]);
+        for (const char *at = strstr(flags, word); at && at < flags + length;
+             at = strstr(at + 1, word)) {
+            if (at[n] != ' ' && at[n] != '\n' && at[n] != '\0') continue;
+            used +=
+                (size_t)snprintf(out + used, bytes - used, "%s%s", used > 0 ? " " : "", WANTED[i]);
+            break;
+        }
+        if (used >= bytes) return;
+    }
+}
+
 void mm_environment(void (*each)(void *context, const char *key, const char *value), void *context)
 {
     char text[65536];
     char value[256];
     struct utsname system;
-    if (read_small("/proc/cpuinfo", text, sizeof text) &&
-        (field_of(text, "model name", value, sizeof value) ||
-         field_of(text, "CPU part", value, sizeof value)))
-        each(context, "cpu", value);
+    if (read_small("/proc/cpuinfo", text, sizeof text)) {
+        if (field_of(text, "model name", value, sizeof value) ||
+            field_of(text, "CPU part", value, sizeof value))
+            each(context, "cpu", value);
+        cpu_features(text, value, sizeof value);
+        each(context, "cpu_features", value);
+    }
     snprintf(value, sizeof value, "%d", mm_cpu_count());
     each(context, "cores", value);
     each(context, "isa", mm_engine_isa());

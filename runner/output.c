@@ -124,15 +124,20 @@ static bool is_dumb(void)
     return !term || !*term || strcmp(term, "dumb") == 0;
 }
 
-/* The first of these that is set decides, as in the C library. */
-static bool is_utf8_locale(void)
+const char *mm_locale_name(void)
 {
     static const char *const NAMES[] = {"LC_ALL", "LC_CTYPE", "LANG"};
     for (size_t i = 0; i < sizeof NAMES / sizeof NAMES[0]; i++) {
         const char *locale = getenv(NAMES[i]);
-        if (locale && *locale) return strcasestr(locale, "UTF-8") || strcasestr(locale, "UTF8");
+        if (locale && *locale) return locale;
     }
-    return false;
+    return "";
+}
+
+bool mm_locale_is_utf8(void)
+{
+    const char *locale = mm_locale_name();
+    return strcasestr(locale, "UTF-8") || strcasestr(locale, "UTF8");
 }
 
 void mm_context_terminal(mm_context *context, const char *color)
@@ -142,7 +147,7 @@ void mm_context_terminal(mm_context *context, const char *color)
     const bool is_wanted = !never && (always || (!is_set("NO_COLOR") && !is_dumb()));
     context->color_out = is_wanted && (always || isatty(STDOUT_FILENO));
     context->color_err = is_wanted && (always || isatty(STDERR_FILENO));
-    const bool is_utf8 = is_utf8_locale();
+    const bool is_utf8 = mm_locale_is_utf8();
     context->utf8_out = is_utf8 && isatty(STDOUT_FILENO);
     context->utf8_err = is_utf8 && isatty(STDERR_FILENO);
     context->columns = isatty(STDOUT_FILENO) ? columns_of(STDOUT_FILENO) : 0;

@@ -18,6 +18,11 @@ void mm_talk_live(const char *line);
  */
 int mm_talk_columns(void);
 
+/* What the environment says of the locale, the first of LC_ALL, LC_CTYPE and LANG that is set, as
+ * in the C library; "" when none is. */
+const char *mm_locale_name(void);
+bool mm_locale_is_utf8(void);
+
 /* Escape sequence of a colour, "" when `on` is false. */
 const char *mm_color_code(bool on, mm_color color);
 /* Fills the fields of the context that describe the terminals, from the wishes of the command line

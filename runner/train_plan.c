@@ -133,12 +133,9 @@ mm_status mm_train_plan_check(const mm_train_plan *plan, const char *db_path, mm
             "training needs about %s of memory, %s are free; lower --batch, --seq-len or --hidden",
             need, have);
     }
-    mm_str folder = {0};
-    mm_str_addf(&folder, "%s", db_path);
-    const char *slash = folder.data ? strrchr(folder.data, '/') : NULL;
-    if (slash) folder.data[slash - folder.data + 1] = '\0';
-    const uint64_t disk = mm_disk_free(slash ? mm_str_text(&folder) : ".");
-    mm_str_drop(&folder);
+    char *folder = mm_path_folder(db_path);
+    const uint64_t disk = folder ? mm_disk_free(folder) : 0;
+    mm_free(folder);
     const uint64_t wanted = 2 * (uint64_t)plan->checkpoint_bytes;
     if (disk > 0 && wanted > disk) {
         mm_bytes_text((double)wanted, need);

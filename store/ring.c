@@ -213,14 +213,16 @@ mm_status mm_ring_list(const char *db_real_path, mm_arena *arena, int64_t **run_
     enum { LISTED_MAX = 1024 }; // more are left for the next time
     *count = 0;
     *run_ids = mm_arena_alloc(arena, LISTED_MAX * sizeof **run_ids);
-    char *folder = mm_arena_strdup(arena, db_real_path);
-    if (!*run_ids || !folder) return MM_FAIL(err, MM_ENOMEM, "out of memory");
-    char *slash = strrchr(folder, '/');
-    MM_ASSERT(slash != NULL);
-    const char *name = db_real_path + (slash - folder) + 1;
-    slash[slash == folder ? 1 : 0] = '\0';
+    if (!*run_ids) return MM_FAIL(err, MM_ENOMEM, "out of memory");
+    const char *slash = strrchr(db_real_path, '/');
+    MM_ASSERT(slash);
+    const char *name = slash + 1;
+    char *folder = mm_path_folder(db_real_path);
+    if (!folder) return MM_FAIL(err, MM_ENOMEM, "out of memory");
     DIR *dir = opendir(folder);
-    if (!dir) return MM_FAIL_ERRNO(err, "cannot list %s", folder);
+    const mm_status status = dir ? MM_OK : MM_FAIL_ERRNO(err, "cannot list %s", folder);
+    mm_free(folder);
+    MM_TRY(status);
     const size_t name_length = strlen(name);
     for (const struct dirent *entry; (entry = readdir(dir)) != NULL && *count < LISTED_MAX;) {
         if (strncmp(entry->d_name, name, name_length) != 0) continue;

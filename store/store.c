@@ -47,8 +47,7 @@ static mm_status resolve_path(const char *path, bool must_exist, char **out, mm_
     const char *slash = strrchr(path, '/');
     const char *name = slash ? slash + 1 : path;
     if (*name == '\0') return MM_FAIL(err, MM_EUSAGE, "%s: not the name of a file", path);
-    char *folder =
-        slash ? mm_strndup(path, slash == path ? 1 : (size_t)(slash - path)) : mm_strdup(".");
+    char *folder = mm_path_folder(path);
     if (!folder) return MM_FAIL(err, MM_ENOMEM, "out of memory");
     mm_status status = MM_OK;
     if (!realpath(folder, resolved)) {
@@ -80,10 +79,8 @@ static mm_status check_file(const mm_store *store, mm_err *err)
 static mm_status open_for_writing(mm_store *store, mm_err *err)
 {
     const char *kind;
-    char *folder = mm_strdup(store->real_path);
+    char *folder = mm_path_folder(store->real_path);
     if (!folder) return MM_FAIL(err, MM_ENOMEM, "out of memory");
-    char *slash = strrchr(folder, '/');
-    slash[slash == folder ? 1 : 0] = '\0';
     mm_status status = MM_OK;
     if (mm_is_network_file_system(folder, &kind)) {
         status =

@@ -85,17 +85,9 @@ done:
     return status;
 }
 
-// Of the folder that holds `path`; the caller frees.
-static char *folder_of(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    if (!slash) return mm_strdup(".");
-    return mm_strndup(path, slash == path ? 1 : (size_t)(slash - path));
-}
-
 mm_status mm_dir_check_writable_of(const char *path, mm_err *err)
 {
-    char *dir = folder_of(path);
+    char *dir = mm_path_folder(path);
     if (!dir) return MM_FAIL(err, MM_ENOMEM, "%s: no memory", path);
     mm_status status = MM_OK;
     if (access(dir, W_OK | X_OK) != 0)
@@ -108,7 +100,7 @@ mm_status mm_dir_check_writable_of(const char *path, mm_err *err)
 
 mm_status mm_dir_sync_of(const char *path, mm_err *err)
 {
-    char *dir = folder_of(path);
+    char *dir = mm_path_folder(path);
     if (!dir) return MM_FAIL(err, MM_ENOMEM, "%s: no memory", path);
     mm_status status = MM_OK;
     const int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -273,6 +265,13 @@ mm_status mm_path_join(char **out, const char *dir, const char *name, mm_err *er
     const bool needs_slash = length > 0 && dir[length - 1] != '/';
     mm_str_addf(&path, "%s%s%s", dir, needs_slash ? "/" : "", name);
     return mm_str_take(&path, out, NULL, err);
+}
+
+char *mm_path_folder(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    if (!slash) return mm_strdup(".");
+    return mm_strndup(path, slash == path ? 1 : (size_t)(slash - path));
 }
 
 uint64_t mm_disk_free(const char *path)

@@ -50,10 +50,12 @@ bool mm_file_exists(const char *path);
 bool mm_file_is_dir(const char *path);
 /* mkdir -p. */
 MM_NODISCARD mm_status mm_dir_make(const char *path, mm_err *err);
-/* "dir/name" in *out, to be freed; an empty dir gives "name". */
 /* Fails when no file could be made beside `path`: folder missing, no folder, or not writable. */
 MM_NODISCARD mm_status mm_dir_check_writable_of(const char *path, mm_err *err);
+/* "dir/name" in *out, to be freed; an empty dir gives "name". */
 MM_NODISCARD mm_status mm_path_join(char **out, const char *dir, const char *name, mm_err *err);
+/* The folder that holds `path`, "." where it names none; NULL when out of memory. Caller frees. */
+char *mm_path_folder(const char *path);
 /* Bytes a non-root user may still write in the file system that holds `path`; 0 when unknown. */
 uint64_t mm_disk_free(const char *path);
 /* Flushes the folder that holds `path`, so that a rename in it survives a power cut. */
