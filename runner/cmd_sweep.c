@@ -118,9 +118,8 @@ static mm_status find_axes(sweep *s, const mm_args *args, mm_err *err)
     return MM_OK;
 }
 
-static mm_status make_arm(sweep *s, size_t index, mm_err *err)
+static mm_status make_arm(sweep *s, size_t index, arm *a, mm_err *err)
 {
-    arm *a = &s->arms[index];
     size_t rest = index;
     size_t used = 0;
     MM_TRY(mm_config_copy(&a->config, s->base, err));
@@ -140,7 +139,7 @@ static mm_status make_arm(sweep *s, size_t index, mm_err *err)
             return MM_FAIL(err, MM_ELIMIT, "the name of arm %zu is too long", index + 1);
     }
     // Only the first arm measures the machine; the others scale its rate.
-    const mm_status status = mm_train_plan_make(&s->corpus, a->config, index == 0, &a->plan, err);
+    const mm_status status = mm_train_plan_make(&s->corpus, a->config, a == s->arms, &a->plan, err);
     if (status != MM_OK) {
         mm_err_context(err, "arm %zu (%s)", index + 1, a->name);
         return status;
@@ -168,8 +167,26 @@ static mm_status make_arms(sweep *s, mm_err *err)
     s->arms = mm_calloc(n, sizeof *s->arms);
     if (!s->arms) return MM_FAIL(err, MM_ENOMEM, "no memory for the grid");
     s->n_arms = n;
-    for (size_t i = 0; i < n; i++)
-        MM_TRY(make_arm(s, i, err));
+    size_t n_possible = 0;
+    for (size_t i = 0; i < n; i++) {
+        arm *a = &s->arms[n_possible];
+        mm_err why = {0};
+        const mm_status status = make_arm(s, i, a, &why);
+        if (status == MM_OK) {
+            n_possible++;
+            continue;
+        }
+        // A grid may hold combinations that no model has; the others are what was asked for.
+        if (status == MM_ECONFIG && (n_possible > 0 || i + 1 < n)) {
+            mm_warn(s->context, "Left out: %s", why.message);
+            mm_config_free(a->config);
+            *a = (arm){0};
+            continue;
+        }
+        if (err) *err = why;
+        return status;
+    }
+    s->n_arms = n = n_possible;
     for (size_t i = 1; i < n; i++)
         for (size_t k = 0; k < i; k++)
             if (strcmp(s->arms[i].name, s->arms[k].name) == 0)
@@ -260,7 +277,7 @@ static mm_status record(sweep *s, const mm_args *args, int64_t *sweep_id, mm_err
                           .stage = "pretrain",
                           .search = "grid",
                           .space = mm_str_text(&space),
-                          .status = "running",
+                          .status = "queued",
                           .objective = "val_loss",
                           .command = mm_str_text(&command)};
     // All or nothing: no arm may be missing, or refused, once the sweep is there.
@@ -326,12 +343,25 @@ static mm_status list_arms(const mm_context *context, int64_t sweep_id, mm_arena
     return status;
 }
 
-static mm_status set_status(const mm_context *context, int64_t sweep_id, const char *text,
+static mm_status take_claim(const mm_context *context, int64_t sweep_id, mm_sweep_claim **claim,
                             mm_err *err)
 {
     mm_store *store = NULL;
     MM_TRY(mm_store_open(&store, context->db_path, MM_STORE_WRITE, err));
-    const mm_status status = mm_store_sweep_status(store, sweep_id, text, err);
+    const mm_status status = mm_sweep_claim_take(claim, store, sweep_id, err);
+    mm_store_close(store);
+    return status;
+}
+
+static mm_status end_claim(const mm_context *context, mm_sweep_claim *claim, const char *text,
+                           mm_err *err)
+{
+    mm_store *store = NULL;
+    mm_status status = mm_store_open(&store, context->db_path, MM_STORE_WRITE, err);
+    if (status == MM_OK)
+        status = mm_sweep_end(claim, store, text, err);
+    else
+        mm_sweep_claim_drop(claim);
     mm_store_close(store);
     return status;
 }
@@ -343,10 +373,11 @@ static mm_status run_arms(const mm_context *context, int64_t sweep_id, const cha
     mm_run_info *runs = NULL;
     size_t n = 0;
     size_t failed = 0;
+    mm_sweep_claim *claim = NULL;
     mm_status status = MM_OK;
     mm_signals_install();
+    MM_GO(take_claim(context, sweep_id, &claim, err));
     MM_GO(list_arms(context, sweep_id, &arena, &runs, &n, err));
-    MM_GO(set_status(context, sweep_id, "running", err));
     for (size_t i = 0; i < n && mm_signals_stop() == 0; i++) {
         int code = 0;
         if (strcmp(runs[i].status, "finished") == 0 || strcmp(runs[i].status, "pruned") == 0)
@@ -361,7 +392,8 @@ static mm_status run_arms(const mm_context *context, int64_t sweep_id, const cha
     const bool is_stopped = mm_signals_stop() != 0;
     const char *mmrun = mm_shell_mmrun(&arena, context);
     const char *quoted = mm_shell_text(&arena, name);
-    MM_GO(set_status(context, sweep_id, is_stopped ? "stopped" : "finished", err));
+    MM_GO(end_claim(context, claim, is_stopped ? "stopped" : "finished", err));
+    claim = NULL;
     if (is_stopped)
         status = MM_FAIL(err, MM_ECANCELED,
                          "sweep '%s' was stopped; what is done is kept\n%s sweep --resume %s", name,
@@ -372,6 +404,7 @@ static mm_status run_arms(const mm_context *context, int64_t sweep_id, const cha
                          "again",
                          failed, n, name, mmrun, quoted);
 done:
+    mm_sweep_claim_drop(claim);
     mm_arena_drop(&arena);
     return status;
 }

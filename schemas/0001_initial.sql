@@ -18,7 +18,7 @@ CREATE TABLE sweep (
     search     TEXT    NOT NULL,                            -- grid, random, ...
     space      TEXT    NOT NULL,                            -- {"hidden_size":[512,768]}
     status     TEXT    NOT NULL CHECK (status IN ('queued', 'running', 'finished', 'stopped',
-                                                  'failed')),
+                                                  'failed', 'killed')),
     objective  TEXT    NOT NULL,                            -- name of the metric to minimise
     command    TEXT,
     created_ms INTEGER NOT NULL

@@ -185,6 +185,7 @@ mm_status mm_runs_repair(mm_store *store, mm_err *err)
     MM_GO(repair_runs(store, ids, count, err));
     MM_GO(mm_ring_list(store->real_path, &arena, &ids, &count, err));
     MM_GO(repair_runs(store, ids, count, err));
+    MM_GO(mm_sweeps_repair(store, err));
     MM_GO(mm_checkpoints_collect(store, err));
 done:
     mm_arena_drop(&arena);

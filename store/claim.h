@@ -19,6 +19,10 @@ MM_NODISCARD mm_status mm_run_look(mm_store *store, int64_t run_id, mm_run_life 
 /* Marks runs whose process died as `killed`, after replaying their rings; also replays rings left
  * by a full disk. */
 MM_NODISCARD mm_status mm_runs_repair(mm_store *store, mm_err *err);
+/* The same for sweeps. A sweep that was read as `running` is dead when nobody holds its lock. */
+MM_NODISCARD mm_status mm_sweeps_repair(mm_store *store, mm_err *err);
+MM_NODISCARD mm_status mm_sweep_is_dead(mm_store *store, int64_t sweep_id, bool *is_dead,
+                                        mm_err *err);
 /* MM_ENOTFOUND naming the run unless it exists. */
 MM_NODISCARD mm_status mm_run_must_exist(mm_store *store, int64_t run_id, mm_err *err);
 /* Inside a transaction. */

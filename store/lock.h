@@ -2,16 +2,21 @@
  *
  * Open-file-description locks on single bytes of "<db>.lock": byte 0 is held by whoever writes the
  * database, one byte per run by the process that owns the run, one byte per checkpoint by the one
- * that writes it. The file is never read, written or removed. A child process that inherits a
- * descriptor would inherit the lock: every descriptor is close-on-exec, and nobody forks without
- * exec.
+ * that writes it, one byte per sweep by the process that runs its arms. The file is never read,
+ * written or removed. A child process that inherits a descriptor would inherit the lock: every
+ * descriptor is close-on-exec, and nobody forks without exec.
  */
 #ifndef MM_STORE_LOCK_H
 #define MM_STORE_LOCK_H
 
 #include "core/base/mem.h"
 
-typedef enum mm_lock_kind { MM_LOCK_WRITE = 0, MM_LOCK_RUN, MM_LOCK_CHECKPOINT } mm_lock_kind;
+typedef enum mm_lock_kind {
+    MM_LOCK_WRITE = 0,
+    MM_LOCK_RUN,
+    MM_LOCK_CHECKPOINT,
+    MM_LOCK_SWEEP
+} mm_lock_kind;
 
 /* Descriptor of "<real_path>.lock". With create false, *fd is -1 where there is no such file. */
 MM_NODISCARD mm_status mm_lock_open(int *fd, const char *real_path, bool create, mm_err *err);

@@ -529,6 +529,16 @@ static void read_sweep(sqlite3_stmt *s, void *item, mm_arena *arena)
     sweep->created_ms = sqlite3_column_int64(s, 8);
 }
 
+// What was read as `running` may be over, or its process gone.
+static mm_status settle_sweep(mm_store *store, mm_sweep *sweep, mm_err *err)
+{
+    bool is_dead = false;
+    if (strcmp(sweep->status, "running") != 0) return MM_OK;
+    MM_TRY(mm_sweep_is_dead(store, sweep->id, &is_dead, err));
+    if (is_dead) sweep->status = "killed";
+    return MM_OK;
+}
+
 mm_status mm_store_sweeps(mm_store *store, mm_arena *arena, mm_sweep **out, size_t *count,
                           mm_err *err)
 {
@@ -537,6 +547,8 @@ mm_status mm_store_sweeps(mm_store *store, mm_arena *arena, mm_sweep **out, size
                      read_sweep, &list, err));
     *out = (mm_sweep *)(void *)list.items;
     *count = list.count;
+    for (size_t i = 0; i < list.count; i++)
+        MM_TRY(settle_sweep(store, &(*out)[i], err));
     return MM_OK;
 }
 
@@ -555,7 +567,7 @@ mm_status mm_store_sweep(mm_store *store, const char *text, mm_arena *arena, mm_
                      MM_VALUES(mm_v_int(id)), read_sweep, &list, err));
     if (list.count == 1) {
         *out = *(const mm_sweep *)(const void *)list.items;
-        return MM_OK;
+        return settle_sweep(store, out, err);
     }
     return fail_not_found(store, "sweep", "SELECT id, name FROM sweep ORDER BY id DESC LIMIT ?1",
                           text, err);

@@ -379,22 +379,3 @@ done:
     mm_db_rollback(store);
     return status;
 }
-
-mm_status mm_store_sweep_status(mm_store *store, int64_t sweep_id, const char *status_text,
-                                mm_err *err)
-{
-    mm_status status = MM_OK;
-    int64_t n_changed = 0;
-    MM_TRY(mm_db_begin(store, MM_SYNC_FULL, err));
-    MM_GO(mm_db_run(store, "UPDATE sweep SET status = ?2 WHERE id = ?1",
-                    MM_VALUES(mm_v_int(sweep_id), mm_v_text(status_text)), err));
-    MM_GO(mm_db_int(store, &n_changed, "SELECT changes()", MM_NO_VALUES, err));
-    if (n_changed == 0) {
-        status = MM_FAIL(err, MM_ENOTFOUND, "there is no sweep %" PRId64, sweep_id);
-        goto done;
-    }
-    MM_GO(mm_db_commit(store, err));
-done:
-    mm_db_rollback(store);
-    return status;
-}

@@ -182,8 +182,16 @@ typedef struct mm_sweep {
 /* name NULL: "sweep-<id>". */
 MM_NODISCARD mm_status mm_store_sweep_create(mm_store *store, const mm_sweep *sweep,
                                              int64_t *sweep_id, mm_err *err);
-MM_NODISCARD mm_status mm_store_sweep_status(mm_store *store, int64_t sweep_id, const char *status,
-                                             mm_err *err);
+/* The right to run a sweep's arms, held as a lock that the kernel frees when the process dies: the
+ * sweep then reads `killed`. Taking it sets the status `running`; MM_EBUSY while another process
+ * has it. It holds no connection. */
+typedef struct mm_sweep_claim mm_sweep_claim;
+MM_NODISCARD mm_status mm_sweep_claim_take(mm_sweep_claim **out, mm_store *store, int64_t sweep_id,
+                                           mm_err *err);
+/* Stores "finished" or "stopped" and frees the claim in every case. */
+MM_NODISCARD mm_status mm_sweep_end(mm_sweep_claim *claim, mm_store *store, const char *status,
+                                    mm_err *err);
+void mm_sweep_claim_drop(mm_sweep_claim *claim);
 
 /* ---- the database itself ------------------------------------------------------------------------
  */

@@ -334,9 +334,24 @@ class TestSweep(harness.CliTest):
         with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
             return int(file.read().split()[0])
 
-    def test_impossible_arms_are_refused_before_anything_starts(self):
-        self.run_mmrun(*self.GRID, "--heads", "2,5", expect=2, err="heads=5")
-        self.assertFalse(os.path.exists(self.db) and self.query("SELECT 1 FROM runs"))
+    def test_impossible_arms_are_left_out_and_none_is_refused(self):
+        self.run_mmrun(*self.GRID, "--heads", "2,5", err="Left out: .*heads=5")
+        self.assertEqual(self.query("SELECT count(*) FROM runs WHERE status = 'finished'"), [(4,)])
+        self.run_mmrun(*self.GRID, "--heads", "5,7", "--name", "no", expect=2, err="heads=7")
+        self.assertEqual(self.query("SELECT count(*) FROM sweeps"), [(1,)])
+
+    def test_a_killed_sweep_says_so_and_goes_on(self):
+        running = self.start_mmrun(*self.GRID, "--steps", "200")
+        running.wait_for_text("Arm 2 of 4")
+        # The arm would go on without its sweep: both are taken away.
+        os.kill(self.child_of(running.process.pid), 9)
+        running.kill()
+        self.run_mmrun("runs")
+        self.run_mmrun("sweep", "--resume", "last")
+        self.assertEqual(self.query("SELECT status FROM sweeps"), [("finished",)])
+        self.assertEqual(self.query("SELECT count(*) FROM metrics WHERE name = 'loss'"), [(800,)])
+
+    def test_nothing_to_sweep_is_said(self):
         self.run_mmrun("sweep", "--hidden", "16", expect=2, err="comma list")
 
 

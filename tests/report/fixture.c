@@ -305,7 +305,9 @@ mm_status fixture_demo(const char *path, int64_t runs[FIXTURE_RUNS], int64_t *sw
     MM_GO(mm_store_sweep_create(store, &sweep, sweep_id, err));
     for (size_t i = 0; i < FIXTURE_RUNS; i++)
         MM_GO(make_run(path, &plans[i], *sweep_id, plans[i].is_child ? runs[3] : 0, &runs[i], err));
-    status = mm_store_sweep_status(store, *sweep_id, "finished", err);
+    mm_sweep_claim *claim = NULL;
+    MM_GO(mm_sweep_claim_take(&claim, store, *sweep_id, err));
+    status = mm_sweep_end(claim, store, "finished", err);
 done:
     mm_store_close(store);
     return status;
