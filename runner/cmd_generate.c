@@ -116,11 +116,17 @@ mm_status mm_cmd_generate(const mm_context *context, const mm_args *args, mm_err
     }
     MM_GO(mm_context_store(context, MM_STORE_WRITE, &store, err));
     MM_GO(mm_load_run(&loaded, store, mm_args_at(args, 0), err));
-    // The trained context bounds prompt and answer together.
+    // Prompts longer than the trained context keep their end; the answer comes on top of it.
     const int32_t context_tokens = (int32_t)mm_config_int(loaded.config, "max_seq_len");
-    const int32_t room = sampling.max_new_tokens < context_tokens
-                             ? context_tokens + sampling.max_new_tokens
-                             : 2 * sampling.max_new_tokens;
+    const int32_t limit = mm_model_config_of(loaded.model)->max_position_embeddings;
+    if (sampling.max_new_tokens >= limit) {
+        status =
+            MM_FAIL(err, MM_EUSAGE, "--max-new-tokens: the model takes %d tokens in all, found %d",
+                    limit, sampling.max_new_tokens);
+        goto done;
+    }
+    const bool fits = sampling.max_new_tokens < limit - context_tokens;
+    const int32_t room = fits ? context_tokens + sampling.max_new_tokens : limit;
     MM_GO(mm_generator_new(&generator, loaded.model, room, (int32_t)mm_args_int(args, "threads", 0),
                            err));
     mm_signals_install();

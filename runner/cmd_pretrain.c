@@ -64,6 +64,8 @@ const mm_option mm_train_options[] = {
     {0},
 };
 
+static const char WITHOUT_EFFECT[] = "Taken from MiniMind's trainers, without effect";
+
 const mm_option mm_pretrain_options[] = {
     {.name = "from",
      .aliases = "from_weight",
@@ -77,6 +79,40 @@ const mm_option mm_pretrain_options[] = {
      .value = "NAME",
      .group = "Record",
      .help = "name of the run"},
+    {.name = "save-dir",
+     .type = MM_OPTION_PATH,
+     .value = "DIR",
+     .group = WITHOUT_EFFECT,
+     .help = "everything is kept in the database"},
+    {.name = "num-workers",
+     .type = MM_OPTION_INT,
+     .value = "N",
+     .group = WITHOUT_EFFECT,
+     .help = "data are memory-mapped"},
+    {.name = "from-resume",
+     .type = MM_OPTION_INT,
+     .value = "0|1",
+     .group = WITHOUT_EFFECT,
+     .help = "`mmrun resume RUN` goes on with a run"},
+    {.name = "use-compile",
+     .type = MM_OPTION_INT,
+     .value = "0|1",
+     .group = WITHOUT_EFFECT,
+     .help = "there is nothing to compile"},
+    {.name = "use-wandb",
+     .type = MM_OPTION_FLAG,
+     .group = WITHOUT_EFFECT,
+     .help = "every run is tracked"},
+    {.name = "wandb-project",
+     .type = MM_OPTION_TEXT,
+     .value = "NAME",
+     .group = WITHOUT_EFFECT,
+     .help = "`--tag` groups runs"},
+    {.name = "use-moe",
+     .type = MM_OPTION_INT,
+     .value = "0",
+     .group = WITHOUT_EFFECT,
+     .help = "dense models only"},
     {0},
 };
 
@@ -326,6 +362,17 @@ done:
     return status;
 }
 
+// A command line made for MiniMind's trainer runs; what means nothing here is said.
+static mm_status check_without_effect(const mm_context *context, const mm_args *args, mm_err *err)
+{
+    if (mm_args_int(args, "use-moe", 0) != 0)
+        return MM_FAIL(err, MM_ECONFIG, "--use-moe: mixtures of experts are not there yet; use 0");
+    for (const mm_option *row = mm_pretrain_options; row->name; row++)
+        if (row->group == WITHOUT_EFFECT && mm_args_has(args, row->name))
+            mm_warn(context, "--%s has no effect: %s.", row->name, row->help);
+    return MM_OK;
+}
+
 mm_status mm_cmd_pretrain(const mm_context *context, const mm_args *args, mm_err *err)
 {
     mm_status status = MM_OK;
@@ -334,6 +381,7 @@ mm_status mm_cmd_pretrain(const mm_context *context, const mm_args *args, mm_err
     mm_corpus corpus = {0};
     parent from = {0};
     mm_train_plan plan;
+    MM_GO(check_without_effect(context, args, err));
     if (from_of(args)) MM_GO(mm_context_store(context, MM_STORE_WRITE, &store, err));
     MM_GO(configure(args, store, &from, &config, err));
     mm_corpus_spec spec = {.val = mm_args_text(args, "val"),

@@ -4,6 +4,7 @@
 #include "runner/commands.h"
 #include "runner/train.h"
 
+#include <string.h>
 #include <sys/stat.h>
 
 const mm_option mm_report_options_table[] = {
@@ -11,7 +12,7 @@ const mm_option mm_report_options_table[] = {
      .aliases = "o,output",
      .type = MM_OPTION_PATH,
      .value = "FILE",
-     .help = "where to write the page (./report.html)"},
+     .help = "where to write the page (./report.html); - is stdout"},
     {.name = "sweep",
      .type = MM_OPTION_TEXT,
      .value = "SWEEP",
@@ -101,6 +102,8 @@ mm_status mm_cmd_report(const mm_context *context, const mm_args *args, mm_err *
     mm_status status = MM_OK;
     const char *path = mm_args_text(args, "out");
     if (!path) path = "report.html";
+    if (mm_file_is_dir(path))
+        return MM_FAIL(err, MM_EUSAGE, "-o %s: is a folder; a file is expected", path);
     MM_GO(mm_context_store(context, MM_STORE_READ, &store, err));
     MM_GO(choose(store, args, &arena, &chosen, err));
     if (chosen.count == 0) {
@@ -115,6 +118,13 @@ mm_status mm_cmd_report(const mm_context *context, const mm_args *args, mm_err *
                                        .title = mm_args_text(args, "title"),
                                        .command = mm_str_text(&command),
                                        .include_host = mm_args_has(args, "host")};
+    if (strcmp(path, "-") == 0) {
+        mm_str page = {0};
+        status = mm_report_html(store, &options, &page, err);
+        if (status == MM_OK) mm_out_text(&page);
+        mm_str_drop(&page);
+        goto done;
+    }
     MM_GO(mm_report_write(store, &options, path, err));
     if (context->json) {
         struct stat info = {0};

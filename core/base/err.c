@@ -46,6 +46,8 @@ static mm_status status_of_errno(int number)
     if (number == ENOSPC || number == EDQUOT || number == EFBIG) return MM_ENOSPC;
     if (number == ENOMEM) return MM_ENOMEM;
     if (number == ENOENT) return MM_ENOTFOUND;
+    // A folder where a file is expected, or the other way round: the user named the wrong thing.
+    if (number == EISDIR || number == ENOTDIR) return MM_EUSAGE;
     return MM_EIO;
 }
 
