@@ -65,8 +65,8 @@ mm_status mm_err_set(mm_err *err, mm_status status, const char *file, int line, 
                      ...) MM_PRINTF(5, 6);
 
 /* The same with ": <strerror(errno)>" appended; ENOSPC, EDQUOT and EFBIG become MM_ENOSPC, ENOMEM
- * MM_ENOMEM, ENOENT MM_ENOTFOUND, everything else MM_EIO. Use through MM_FAIL_ERRNO, directly after
- * the failing call. */
+ * MM_ENOMEM, ENOENT MM_ENOTFOUND, EISDIR and ENOTDIR MM_EUSAGE, everything else MM_EIO. Use through
+ * MM_FAIL_ERRNO, directly after the failing call. */
 mm_status mm_err_set_errno(mm_err *err, const char *file, int line, const char *format, ...)
     MM_PRINTF(4, 5);
 
