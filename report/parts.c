@@ -1,8 +1,6 @@
 /* Small pieces of a page that several sections use. */
 #include "report/page.h"
 
-#include "report/fmt.h"
-
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>

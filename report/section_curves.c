@@ -231,8 +231,7 @@ static mm_status collect_resumes(mm_page *page, const mm_chart_series *series, s
             mm_str_addf(&title, " resumed at step %" PRId64 " (attempt %" PRId32 ")",
                         run->attempts[j].from_step, run->attempts[j].number);
             (*marks)[(*count)++] =
-                (mm_chart_mark){.kind = MM_MARK_RESUME,
-                                .series_idx = i,
+                (mm_chart_mark){.series_idx = i,
                                 .step = (double)run->attempts[j].from_step,
                                 .title = mm_arena_strdup(&page->arena, mm_str_text(&title))};
             mm_str_drop(&title);

@@ -3,11 +3,9 @@
 
 #include "report/fmt.h"
 
-#include "core/base/utf8.h"
 #include "core/base/width.h"
 
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -3,7 +3,6 @@
 
 #include "report/fmt.h"
 
-#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 

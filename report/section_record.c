@@ -6,7 +6,6 @@
 #include "core/base/number.h"
 
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -54,7 +54,8 @@ void mm_pen_close(mm_pen *pen)
     pen->last = '\0';
 }
 
-const char *mm_style_class(int style)
+// "s3", "sx"
+static const char *style_class(int style)
 {
     static const char *const names[MM_STYLES] = {"s0", "s1", "s2", "s3", "s4", "s5", "s6", "s7"};
     return style >= 0 && style < MM_STYLES ? names[style] : "sx";
@@ -95,7 +96,7 @@ static void draw_symbol(mm_html *html, const char *class_name, const char *path,
 void mm_svg_marker(mm_html *html, int style, double x, double y, const char *title)
 {
     char class_name[8];
-    snprintf(class_name, sizeof class_name, "m %s", mm_style_class(style));
+    snprintf(class_name, sizeof class_name, "m %s", style_class(style));
     draw_symbol(html, class_name, marker_path(style), x, y, title);
 }
 
@@ -107,7 +108,7 @@ void mm_svg_key(mm_html *html, int style)
     mm_html_attr(html, "height", "12");
     mm_html_attr(html, "aria-hidden", "true");
     char class_name[8];
-    snprintf(class_name, sizeof class_name, "ln %s", mm_style_class(style));
+    snprintf(class_name, sizeof class_name, "ln %s", style_class(style));
     mm_html_begin(html, "path", class_name);
     mm_html_attr(html, "d", "M1 6h32");
     mm_html_close(html);
@@ -250,7 +251,7 @@ static void path_element(plot_area *plot, const char *kind, const mm_chart_serie
 {
     if (plot->path.length == 0) return;
     char class_name[16];
-    snprintf(class_name, sizeof class_name, "%s %s", kind, mm_style_class(series->style));
+    snprintf(class_name, sizeof class_name, "%s %s", kind, style_class(series->style));
     mm_html_begin(plot->html, "path", class_name);
     mm_html_attrf(plot->html, "data-r", "%zu", series->run_idx);
     mm_html_attr(plot->html, "d", mm_str_text(&plot->path));
@@ -392,7 +393,7 @@ static void mark_cut(plot_area *plot, const mm_chart_series *series, size_t from
     mm_fmt_number(highest, value);
     snprintf(title, sizeof title, "off the scale: up to %s, step %" PRId64 " to %" PRId64, value,
              buckets[from].step_first, buckets[to - 1].step_last);
-    snprintf(class_name, sizeof class_name, "m %s", mm_style_class(series->style));
+    snprintf(class_name, sizeof class_name, "m %s", style_class(series->style));
     begin_mark(plot, series);
     draw_symbol(plot->html, class_name, "M0-4l4 6h-8z",
                 mm_scale_map(&plot->x, mm_bucket_step(&buckets[from])), plot->y.to + 4, title);
@@ -430,13 +431,13 @@ static void draw_resumes(plot_area *plot)
         if (x < plot->x.from - 1 || x > plot->x.to + 1) continue;
         begin_mark(plot, series);
         char class_name[12];
-        snprintf(class_name, sizeof class_name, "res %s", mm_style_class(series->style));
+        snprintf(class_name, sizeof class_name, "res %s", style_class(series->style));
         mm_html_begin(plot->html, "path", class_name);
         mm_html_attrf(plot->html, "d", "M%.4g %dv%d", round(x * 10) / 10, (int)plot->y.to,
                       (int)(plot->y.from - plot->y.to));
         mm_html_leaf(plot->html, "title", NULL, mark->title);
         mm_html_close(plot->html);
-        snprintf(class_name, sizeof class_name, "m %s", mm_style_class(series->style));
+        snprintf(class_name, sizeof class_name, "m %s", style_class(series->style));
         draw_symbol(plot->html, class_name, "M-3.5 0l7-4v8z", x, plot->y.from - 6, mark->title);
         mm_html_close(plot->html);
     }

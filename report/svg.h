@@ -36,8 +36,6 @@ void mm_pen_move(mm_pen *pen, double x, double y);
 void mm_pen_line(mm_pen *pen, double x, double y);
 void mm_pen_close(mm_pen *pen);
 
-/* "s3", "sx". */
-const char *mm_style_class(int style);
 /* Marker of a style, centred at (x, y). `title` NULL: none. */
 void mm_svg_marker(mm_html *html, int style, double x, double y, const char *title);
 /* A piece of line with its marker: the key of a legend. */
@@ -57,10 +55,8 @@ typedef struct mm_chart_series {
     size_t n_buckets;
 } mm_chart_series;
 
-typedef enum mm_mark_kind { MM_MARK_RESUME = 0, MM_MARK_BAD, MM_MARK_CUT } mm_mark_kind;
-
+/* Where a run was resumed. */
 typedef struct mm_chart_mark {
-    mm_mark_kind kind;
     size_t series_idx;
     double step;
     const char *title;

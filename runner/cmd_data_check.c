@@ -3,7 +3,6 @@
 #include "runner/commands.h"
 #include "runner/progress.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>

@@ -9,9 +9,7 @@
 #include "core/base/file.h"
 
 #include <inttypes.h>
-#include <math.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>

@@ -9,7 +9,6 @@
 #include "core/base/utf8.h"
 
 #include <inttypes.h>
-#include <math.h>
 #include <string.h>
 
 enum { PROMPT_FILE_BYTES = 16 << 20 };

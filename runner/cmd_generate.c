@@ -6,7 +6,6 @@
 
 #include "core/base/utf8.h"
 
-#include <inttypes.h>
 #include <string.h>
 
 enum { PROMPT_BYTES = 1 << 20 };

@@ -2,9 +2,6 @@
 #include "core/base/clock.h"
 #include "runner/commands.h"
 
-#include <math.h>
-#include <stdio.h>
-
 const mm_option mm_runs_options[] = {
     {.name = "status",
      .type = MM_OPTION_CHOICE,

@@ -3,12 +3,10 @@
 #ifndef MM_RUNNER_ENVIRONMENT_H
 #define MM_RUNNER_ENVIRONMENT_H
 
-#include "core/base/mem.h"
-
 #include <stdint.h>
 
-/* Calls `each` for every fact: "cpu", "cpu_features", "cores", "isa", "memory_bytes", "os", "kernel", "hostname",
- * "cwd", "compiler", "sqlite", "zstd" … */
+/* Calls `each` for every fact: "cpu", "cpu_features", "cores", "isa", "memory_bytes", "os",
+ * "kernel", "hostname", "cwd", "compiler", "sqlite", "zstd" … */
 void mm_environment(void (*each)(void *context, const char *key, const char *value), void *context);
 /* Commit of the git work tree the process stands in, 40 hexadecimal digits, or "" (read from .git,
  * nothing is run). */

@@ -3,7 +3,6 @@
 #include "runner/cli.h"
 
 #include <fcntl.h>
-#include <unistd.h>
 
 /* A stream closed by the caller would give its number to the next file that is opened, and a
  * message would then be written into the database. It is filled with a descriptor that fails on

@@ -36,8 +36,16 @@ typedef struct place {
 } place;
 
 typedef struct series {
-    int32_t loss, lr, grad_norm, tokens, tokens_per_s, step_ms, mem_bytes, val_loss, val_bpb,
-        perplexity;
+    int32_t loss;
+    int32_t lr;
+    int32_t grad_norm;
+    int32_t tokens;
+    int32_t tokens_per_s;
+    int32_t step_ms;
+    int32_t mem_bytes;
+    int32_t val_loss;
+    int32_t val_bpb;
+    int32_t perplexity;
 } series;
 
 // Copies of the micro-batches of one step: all labels must be counted before the first backward.

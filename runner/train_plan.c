@@ -8,7 +8,6 @@
 #include "runner/environment.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
 
 enum { EVALUATIONS = 10, PROMPTS = 3, PROMPT_TOKENS = 10, PROBE_MS = 40 };

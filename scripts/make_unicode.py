@@ -76,7 +76,6 @@ def table(data):
 // clang-format off
 #include "core/text/unicode.h"
 
-const char mm_unicode_version[] = "{VERSION}";
 const uint32_t mm_unicode_blocks = {n_blocks};
 
 const uint8_t mm_unicode_index[] = {{

@@ -4,7 +4,6 @@
 #include "store/series.h"
 
 #include <math.h>
-#include <string.h>
 
 mm_status mm_store_series(mm_store *store, int64_t run_id, mm_arena *arena, mm_series_info **out,
                           size_t *count, mm_err *err)

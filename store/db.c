@@ -23,7 +23,8 @@ enum {
     BUSY_SECONDS = 30,
 };
 
-mm_status mm_db_fail(mm_store *store, int code, const char *sql, mm_err *err)
+// The error of the connection's last call, with what to do about it.
+static mm_status fail(mm_store *store, int code, const char *sql, mm_err *err)
 {
     // The beginning of a statement says enough to find it.
     char doing[48];
@@ -167,7 +168,7 @@ mm_status mm_db_step(mm_store *store, sqlite3_stmt *statement, bool *has_row, mm
     *has_row = code == SQLITE_ROW;
     if (code == SQLITE_ROW) return MM_OK;
     mm_status status = MM_OK;
-    if (code != SQLITE_DONE) status = mm_db_fail(store, code, sqlite3_sql(statement), err);
+    if (code != SQLITE_DONE) status = fail(store, code, sqlite3_sql(statement), err);
     mm_db_end(statement);
     return status;
 }
@@ -189,7 +190,7 @@ static mm_status prepare(mm_store *store, const char *sql, sqlite3_stmt **out, m
     }
     MM_ASSERT(store->n_statements < MM_DB_STATEMENTS_MAX);
     const int code = sqlite3_prepare_v3(store->db, sql, -1, SQLITE_PREPARE_PERSISTENT, out, NULL);
-    if (code != SQLITE_OK) return mm_db_fail(store, code, sql, err);
+    if (code != SQLITE_OK) return fail(store, code, sql, err);
     store->statements[store->n_statements++] = (mm_statement){.sql = sql, .handle = *out};
     return MM_OK;
 }
@@ -203,7 +204,7 @@ mm_status mm_db_query(mm_store *store, sqlite3_stmt **statement, const char *sql
     MM_ASSERT((size_t)sqlite3_bind_parameter_count(*statement) == n_values);
     for (size_t i = 0; i < n_values; i++) {
         const int code = bind(*statement, (int)i + 1, &values[i]);
-        if (code != SQLITE_OK) return mm_db_fail(store, code, sql, err);
+        if (code != SQLITE_OK) return fail(store, code, sql, err);
     }
     return MM_OK;
 }
@@ -238,7 +239,7 @@ mm_status mm_db_script(mm_store *store, const char *sql, mm_err *err)
         sqlite3_stmt *statement = NULL;
         const char *rest = NULL;
         const int code = sqlite3_prepare_v2(store->db, sql, -1, &statement, &rest);
-        if (code != SQLITE_OK) return mm_db_fail(store, code, sql, err);
+        if (code != SQLITE_OK) return fail(store, code, sql, err);
         mm_status status = MM_OK;
         bool has_row = statement != NULL; // NULL: only a comment was left
         while (has_row && status == MM_OK) {
@@ -423,7 +424,7 @@ static int on_wal(void *context, sqlite3 *db, const char *name, int pages)
 static mm_status open_handle(mm_store *store, const char *name, int flags, mm_err *err)
 {
     const int code = sqlite3_open_v2(name, &store->db, flags | SQLITE_OPEN_NOMUTEX, NULL);
-    if (code != SQLITE_OK) return mm_db_fail(store, code, "opening", err);
+    if (code != SQLITE_OK) return fail(store, code, "opening", err);
     sqlite3_extended_result_codes(store->db, 1);
     sqlite3_busy_handler(store->db, on_busy, NULL);
     // Replaces the automatic checkpoint, which would run after the lock is gone.

@@ -107,7 +107,4 @@ bool mm_db_has_wal(const mm_store *store);
 /* A consistent, compact copy into a new file, flushed to the disk. */
 MM_NODISCARD mm_status mm_db_copy(mm_store *store, const char *path, mm_err *err);
 
-/* The error of the connection's last call, with what to do about it. */
-mm_status mm_db_fail(mm_store *store, int code, const char *sql, mm_err *err);
-
 #endif

@@ -1,4 +1,4 @@
-/* Private to store: what may be the name of a run or a sweep, and references to them. */
+/* Private to store: what tells an id from the name of a run or a sweep. */
 #ifndef MM_STORE_NAMES_H
 #define MM_STORE_NAMES_H
 
@@ -6,8 +6,5 @@
 
 /* Digits only. */
 bool mm_text_is_id(const char *text);
-/* MM_EUSAGE for a name that could be taken for a reference of another kind. `what` is "run" or
- * "sweep". */
-MM_NODISCARD mm_status mm_name_check(const char *what, const char *name, mm_err *err);
 
 #endif

@@ -10,7 +10,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -536,19 +535,6 @@ static mm_status settle_sweep(mm_store *store, mm_sweep *sweep, mm_err *err)
     if (strcmp(sweep->status, "running") != 0) return MM_OK;
     MM_TRY(mm_sweep_is_dead(store, sweep->id, &is_dead, err));
     if (is_dead) sweep->status = "killed";
-    return MM_OK;
-}
-
-mm_status mm_store_sweeps(mm_store *store, mm_arena *arena, mm_sweep **out, size_t *count,
-                          mm_err *err)
-{
-    rows list = {.arena = arena, .item_bytes = sizeof(mm_sweep)};
-    MM_TRY(read_rows(store, "SELECT " SWEEP_COLUMNS " FROM sweep ORDER BY id", MM_NO_VALUES,
-                     read_sweep, &list, err));
-    *out = (mm_sweep *)(void *)list.items;
-    *count = list.count;
-    for (size_t i = 0; i < list.count; i++)
-        MM_TRY(settle_sweep(store, &(*out)[i], err));
     return MM_OK;
 }
 

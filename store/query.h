@@ -158,9 +158,7 @@ typedef struct mm_recomputed {
 MM_NODISCARD mm_status mm_store_recomputed(mm_store *store, int64_t run_id, mm_recomputed *out,
                                            mm_err *err);
 
-MM_NODISCARD mm_status mm_store_sweeps(mm_store *store, mm_arena *arena, mm_sweep **out,
-                                       size_t *count, mm_err *err);
-/* By id or unique name or `last`. */
+/* A sweep by id or unique name or `last`. */
 MM_NODISCARD mm_status mm_store_sweep(mm_store *store, const char *text, mm_arena *arena,
                                       mm_sweep *out, mm_err *err);
 

@@ -3,8 +3,6 @@
 #include "store/claim.h"
 #include "store/db.h"
 
-#include <string.h>
-
 mm_status mm_event_insert(mm_store *store, int64_t run_id, const char *level, const char *kind,
                           const char *message, mm_err *err)
 {

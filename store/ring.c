@@ -5,7 +5,6 @@
  */
 #include "store/ring.h"
 
-#include "core/base/clock.h"
 #include "core/base/file.h"
 #include "store/claim.h"
 #include "store/db.h"

@@ -11,7 +11,6 @@
 #include "store/ring.h"
 #include "store/series.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -35,7 +34,9 @@ static bool is_unseen(uint32_t code)
            (code >= 0x2066 && code <= 0x2069) || code == 0xfeff;
 }
 
-mm_status mm_name_check(const char *what, const char *name, mm_err *err)
+// MM_EUSAGE for a name that could be taken for a reference of another kind. `what` is "run" or
+// "sweep".
+static mm_status check_name(const char *what, const char *name, mm_err *err)
 {
     if (*name == '\0' || strlen(name) > NAME_BYTES_MAX) {
         return MM_FAIL(err, MM_EUSAGE, "%s name of %zu bytes: 1 to %d were expected", what,
@@ -74,7 +75,7 @@ static mm_status must_be_free(mm_store *store, const char *sql, const char *what
 
 mm_status mm_store_run_name_check(mm_store *store, const char *name, mm_err *err)
 {
-    MM_TRY(mm_name_check("run", name, err));
+    MM_TRY(check_name("run", name, err));
     return store ? must_be_free(store, RUN_NAME_TAKEN, "run", name, err) : MM_OK;
 }
 
@@ -210,7 +211,7 @@ mm_status mm_store_run_create(mm_store *store, const mm_run_new *run, int64_t *r
     MM_ASSERT(run->stage != NULL);
     *run_id = 0;
     mm_status status = MM_OK;
-    if (run->name) MM_TRY(mm_name_check("run", run->name, err));
+    if (run->name) MM_TRY(check_name("run", run->name, err));
     MM_TRY(mm_db_begin(store, MM_SYNC_FULL, err));
     if (run->name) MM_GO(must_be_free(store, RUN_NAME_TAKEN, "run", run->name, err));
     if (run->parent_id) MM_GO(mm_run_must_exist(store, run->parent_id, err));
@@ -245,7 +246,7 @@ done:
 
 mm_status mm_store_run_rename(mm_store *store, int64_t run_id, const char *name, mm_err *err)
 {
-    MM_TRY(mm_name_check("run", name, err));
+    MM_TRY(check_name("run", name, err));
     mm_status status = MM_OK;
     MM_TRY(mm_db_begin(store, MM_SYNC_FULL, err));
     MM_GO(mm_run_must_exist(store, run_id, err));
@@ -348,7 +349,7 @@ mm_status mm_store_sweep_create(mm_store *store, const mm_sweep *sweep, int64_t 
     mm_status status = MM_OK;
     char uid[33];
     make_uid(uid);
-    if (sweep->name) MM_TRY(mm_name_check("sweep", sweep->name, err));
+    if (sweep->name) MM_TRY(check_name("sweep", sweep->name, err));
     MM_TRY(mm_db_begin(store, MM_SYNC_FULL, err));
     if (sweep->name) MM_GO(must_be_free(store, SWEEP_NAME_TAKEN, "sweep", sweep->name, err));
     int64_t is_json = 0;

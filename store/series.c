@@ -4,7 +4,6 @@
 #include "store/db.h"
 
 #include <math.h>
-#include <string.h>
 
 const int64_t mm_lod_widths[MM_LOD_LEVELS] = {64, 4096};
 

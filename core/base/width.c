@@ -19,7 +19,7 @@ static bool is_in(const mm_code_range *ranges, size_t count, uint32_t code)
     return false;
 }
 
-int mm_code_width(uint32_t code)
+static int width_of(uint32_t code)
 {
     if (code < 0x20 || (code >= 0x7F && code < 0xA0)) return 0;
     if (code < 0x300) return 1;
@@ -33,7 +33,7 @@ static int next_width(const char *text, size_t length, size_t *size)
     uint32_t code = 0;
     const int bytes = mm_utf8_next(text, length, &code);
     *size = bytes > 0 ? (size_t)bytes : 1;
-    return bytes > 0 ? mm_code_width(code) : 1;
+    return bytes > 0 ? width_of(code) : 1;
 }
 
 int mm_text_width(const char *text, size_t length)

@@ -23,9 +23,8 @@ extern const size_t mm_width_wide_count;
 extern const mm_code_range mm_width_none[];
 extern const size_t mm_width_none_count;
 
-/* Of one code point; control characters count none. */
-int mm_code_width(uint32_t code);
-/* Of a text; an ill-formed byte counts one (it is shown as U+FFFD). */
+/* Of a text; control characters count none, an ill-formed byte counts one (it is shown as U+FFFD).
+ */
 int mm_text_width(const char *text, size_t length);
 /* Bytes of the longest beginning that fits into `columns`; combining marks stay with their letter.
  */

@@ -6,7 +6,6 @@
 
 #include "core/base/rng.h"
 
-#include <math.h>
 #include <string.h>
 
 // Where a packed micro-batch starts.
@@ -440,35 +439,4 @@ int64_t mm_batch_label_bytes(const mm_batch *batch, const mm_tokenizer *tokenize
         if (!is_special) total += (int64_t)bytes;
     }
     return total;
-}
-
-mm_status mm_batcher_unigram_entropy(mm_batcher *batcher, double *nats, mm_err *err)
-{
-    const int32_t vocab = mm_tokenizer_vocab(batcher->tokenizer);
-    *nats = 0.0;
-    int64_t *counts = mm_calloc((size_t)vocab, sizeof *counts);
-    if (!counts) return MM_FAIL(err, MM_ENOMEM, "no memory for %d counts", vocab);
-    // Any order of the documents gives the same counts; epoch 0 is read like by anybody else.
-    mm_data_position position = {0};
-    int64_t total = 0;
-    while (position.epoch == 0) {
-        const mm_batch *batch;
-        const mm_status status = mm_batcher_get(batcher, &position, &batch, err);
-        if (status != MM_OK) {
-            mm_free(counts);
-            return status;
-        }
-        for (int32_t i = 0; i < batch->n_tokens; i++) {
-            if (batch->labels[i] == MM_LABEL_IGNORE) continue;
-            counts[batch->labels[i]]++;
-            total++;
-        }
-    }
-    for (int32_t id = 0; id < vocab; id++) {
-        if (counts[id] == 0) continue;
-        const double share = (double)counts[id] / (double)total;
-        *nats -= share * log(share);
-    }
-    mm_free(counts);
-    return MM_OK;
 }

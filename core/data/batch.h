@@ -66,9 +66,6 @@ MM_NODISCARD mm_status mm_batcher_get(mm_batcher *batcher, mm_data_position *pos
 /* Bytes of text the labels of a batch stand for (special tokens count 0): the denominator of bits
  * per byte. */
 int64_t mm_batch_label_bytes(const mm_batch *batch, const mm_tokenizer *tokenizer);
-/* Entropy in nats per token of the unigram distribution of the split's labels: what a model that
- * knows only frequencies reaches. */
-MM_NODISCARD mm_status mm_batcher_unigram_entropy(mm_batcher *batcher, double *nats, mm_err *err);
 
 #ifdef __cplusplus
 }

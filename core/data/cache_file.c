@@ -8,7 +8,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stddef.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -19,7 +18,7 @@ enum {
     U16_VOCAB_MAX = 1 << 16
 };
 
-const char mm_cache_magic[8] = {'M', 'M', 'T', 'O', 'K', 'E', 'N', '\n'};
+static const char MAGIC[8] = {'M', 'M', 'T', 'O', 'K', 'E', 'N', '\n'};
 
 _Static_assert(sizeof(mm_cache_header) == 264, "the header is a file format");
 _Static_assert(sizeof(mm_cache_header) % 8 == 0, "what follows it is aligned");
@@ -200,7 +199,7 @@ static mm_status put_rows(cache_build *build, mm_row_reader *reader,
     }
 }
 
-void mm_cache_header_seal(mm_cache_header *header)
+static void seal_header(mm_cache_header *header)
 {
     mm_sha256_of(header, offsetof(mm_cache_header, header_sha256), header->header_sha256);
 }
@@ -220,7 +219,7 @@ static mm_status finish(cache_build *build, const mm_row_report *report, mm_err 
     header->bad_rows = (uint64_t)report->bad;
     header->index_offset = sizeof *header + token_bytes + padding;
     header->file_bytes = header->index_offset + header->documents * sizeof(mm_cache_entry);
-    mm_cache_header_seal(header);
+    seal_header(header);
     if (pwrite(build->file.fd, header, sizeof *header, 0) != (ssize_t)sizeof *header)
         return MM_FAIL_ERRNO(err, "%s: cannot write", build->file.path);
     return mm_file_writer_commit(&build->file, err);
@@ -247,7 +246,7 @@ mm_status mm_cache_build(mm_cache_header *header, const char *path, mm_row_reade
     mm_status status = MM_OK;
     uint8_t digest[MM_SHA256_BYTES];
     cache_build build = {.header = header, .index_fd = -1, .file = {.fd = -1}};
-    memcpy(header->magic, mm_cache_magic, sizeof header->magic);
+    memcpy(header->magic, MAGIC, sizeof header->magic);
     header->version = MM_CACHE_VERSION;
     header->token_bytes = header->vocab_size <= U16_VOCAB_MAX ? 2 : 4;
     header->documents = 0;
@@ -309,7 +308,7 @@ bool mm_cache_is_valid(const mm_file_map *map, const uint8_t key[MM_SHA256_BYTES
     if (map->bytes < sizeof header) return false;
     memcpy(&header, map->data, sizeof header);
     mm_sha256_of(&header, offsetof(mm_cache_header, header_sha256), digest);
-    if (memcmp(header.magic, mm_cache_magic, sizeof header.magic) != 0 ||
+    if (memcmp(header.magic, MAGIC, sizeof header.magic) != 0 ||
         header.version != MM_CACHE_VERSION ||
         memcmp(digest, header.header_sha256, sizeof digest) != 0 ||
         memcmp(key, header.key, sizeof header.key) != 0 || !is_layout_sound(&header, map->bytes))

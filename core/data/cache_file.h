@@ -36,15 +36,12 @@ typedef struct mm_cache_entry {
     uint64_t key;
 } mm_cache_entry;
 
-extern const char mm_cache_magic[8];
-
 /* Tokenises the rows of `reader` (fresh, format known) into the file `path`. `header` carries
  * data_sha256, data_bytes, key, format, vocab_size and tokenizer; the rest is filled in. A data
  * file that is not the one of data_sha256 any more is MM_EFORMAT. Leaves nothing on failure. */
 MM_NODISCARD mm_status mm_cache_build(mm_cache_header *header, const char *path,
                                       mm_row_reader *reader, const mm_cache_options *options,
                                       const mm_tokenizer *tokenizer, mm_err *err);
-void mm_cache_header_seal(mm_cache_header *header);
 /* Whether a mapped file is a whole and undamaged cache with this key. */
 bool mm_cache_is_valid(const mm_file_map *map, const uint8_t key[MM_SHA256_BYTES]);
 

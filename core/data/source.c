@@ -22,7 +22,6 @@ struct mm_source {
     int fd;
     source_kind kind;
     char *path;
-    uint64_t bytes_total;
     uint64_t bytes_done;
     mm_sha256 hash;
     bool is_hashing;
@@ -54,7 +53,6 @@ mm_status mm_source_open(mm_source **out, const char *path, mm_err *err)
     if (info.st_size == 0) return MM_FAIL(err, MM_EFORMAT, "%s: file is empty", path);
     source = mm_calloc(1, sizeof *source);
     if (!source) return MM_FAIL(err, MM_ENOMEM, "%s: no memory to read it", path);
-    source->bytes_total = (uint64_t)info.st_size;
     source->path = mm_strdup(path);
     source->fd = open(path, O_RDONLY | O_CLOEXEC);
     if (source->fd < 0) {
@@ -239,7 +237,6 @@ void mm_source_hash_end(mm_source *source, uint8_t digest[MM_SHA256_BYTES])
 }
 
 const char *mm_source_path(const mm_source *source) { return source->path; }
-uint64_t mm_source_bytes_total(const mm_source *source) { return source->bytes_total; }
 uint64_t mm_source_bytes_done(const mm_source *source) { return source->bytes_done; }
 
 void mm_source_close(mm_source *source)

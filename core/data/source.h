@@ -24,8 +24,7 @@ MM_NODISCARD mm_status mm_source_read(mm_source *source, void *buffer, size_t ca
 /* Valid once after the end was reached, if hashing was started. */
 void mm_source_hash_end(mm_source *source, uint8_t digest[MM_SHA256_BYTES]);
 const char *mm_source_path(const mm_source *source);
-/* Bytes of the file, and how many of them are consumed. */
-uint64_t mm_source_bytes_total(const mm_source *source);
+/* Bytes of the file that are consumed. */
 uint64_t mm_source_bytes_done(const mm_source *source);
 void mm_source_close(mm_source *source);
 

@@ -27,10 +27,6 @@ typedef enum mm_combo {
     MM_COMBO_IDENTITY   /* question, manner */
 } mm_combo;
 
-/* Whether a combination is held out: one in five, one in ten of the stories. The same for every
- * seed. */
-bool mm_combo_is_held(mm_combo domain, int a, int b);
-
 typedef struct mm_synth {
     mm_rng rng;
     mm_language language;

@@ -10,7 +10,6 @@
 #include "core/base/json.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
 
 enum {

@@ -13,7 +13,6 @@
 #include "core/nn/sample.h"
 
 #include <stdio.h>
-#include <string.h>
 
 enum {
     PREFILL_BLOCK = 192, // ids per block: as many as the matrix kernel keeps in cache

@@ -9,7 +9,6 @@
 #include "core/base/mem.h"
 
 #include <stdio.h>
-#include <string.h>
 
 enum {
     OPS_PER_LAYER = 13, // at most

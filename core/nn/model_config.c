@@ -4,7 +4,6 @@
 #include "core/nn/ops.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
 
 enum {

@@ -15,7 +15,6 @@ typedef enum mm_char_class {
     MM_CHAR_SPACE = 3   /* property White_Space: what \s means in Rust and Oniguruma */
 } mm_char_class;
 
-extern const char mm_unicode_version[];
 extern const uint32_t mm_unicode_blocks;
 extern const uint8_t mm_unicode_index[];
 extern const uint32_t mm_unicode_rows[];

@@ -7,7 +7,6 @@
 // clang-format off
 #include "core/text/unicode.h"
 
-const char mm_unicode_version[] = "16.0.0";
 const uint32_t mm_unicode_blocks = 1608;
 
 const uint8_t mm_unicode_index[] = {

@@ -4,8 +4,6 @@
 
 #include "core/base/rng.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/mount.h>

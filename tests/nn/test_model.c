@@ -15,7 +15,8 @@ static void test_presets_have_the_published_sizes(void **state)
     (void)state;
     static const struct {
         const char *preset;
-        int32_t hidden, layers; // 0: the preset's
+        int32_t hidden; // 0: the preset's
+        int32_t layers;
         int64_t params;
         int32_t ffn;
     } rows[] = {

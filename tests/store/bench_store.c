@@ -5,13 +5,11 @@
 #include "store/metrics.h"
 #include "store/query.h"
 
-#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { N_METRICS = 8, N_STEPS = 250000, N_RUNS = 100, N_RUN_STEPS = 10000, N_FLOATS = 26 << 20 };
@@ -293,10 +291,13 @@ int main(int argc, char **argv)
         char path[300];
         snprintf(path, sizeof path, "%s/%zu.db", folder, i);
         benches[i](path);
-        unlink(path);
-        char lock[310];
-        snprintf(lock, sizeof lock, "%s.lock", path);
-        unlink(lock);
+        // A last reader leaves an empty log behind.
+        static const char *const SUFFIXES[] = {"", ".lock", "-wal", "-shm"};
+        for (size_t k = 0; k < sizeof SUFFIXES / sizeof SUFFIXES[0]; k++) {
+            char file[310];
+            snprintf(file, sizeof file, "%s%s", path, SUFFIXES[k]);
+            unlink(file);
+        }
     }
     return rmdir(folder) == 0 ? 0 : 1;
 }

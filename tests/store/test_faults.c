@@ -5,10 +5,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
-#include <sched.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sched.h>
 
 enum { N_FLOATS = 300000 };
 

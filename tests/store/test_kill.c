@@ -3,7 +3,6 @@
  * one file. The other processes are started by fork and exec while no database is open here. */
 #include "tests/store/fixture.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <signal.h>

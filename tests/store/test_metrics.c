@@ -3,8 +3,6 @@
 #include "tests/store/fixture.h"
 
 #include <fcntl.h>
-#include <inttypes.h>
-#include <sys/stat.h>
 
 typedef struct live_run {
     mm_store *store;

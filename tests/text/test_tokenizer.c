@@ -12,8 +12,6 @@
 #include <setjmp.h>
 #include <cmocka.h>
 #include <pthread.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum { RANDOM_TEXTS = 4000, VOCAB = 420, N_THREADS = 4 };
