@@ -54,6 +54,16 @@ ROWS = [
     ("store/a.c", C + "void f(void)\n{\n    MM_ASSERT(p != NULL);\n    g(p != NULL);\n}\n", ""),
     ("store/a.c", C + "void f(void)\n{\n    if ((p = g())) h();\n}\n", "condition"),
     ("store/a.c", C + "void f(void)\n{\n    if (p == g()) h();\n}\n", ""),
+    ("store/a.c", C + "void f(void)\n{\n    goto out;\n}\n", "goto: the only label is done"),
+    ("store/a.c", C + "void f(void)\n{\n    goto done;\n}\n", ""),
+    ("store/a.c", C + "void f(void)\n{\n    int first = 1, second;\n}\n", "declare: one on a line"),
+    ("store/a.c", C + "void f(void)\n{\n    int m, n;\n    g(m, n);\n}\n", ""),
+    ("store/a.h", C + "mm_status mm_a_b(int a);\n", "nodiscard: MM_NODISCARD is missing"),
+    ("store/a.c", C + "#include <math.h>\n\nint a;\n", "include: <math.h> is not used"),
+    ("store/a.c", C + "#include <math.h>\n\ndouble a = NAN;\n", ""),
+    ("schemas/a.sql", "-- Purpose.\nCREATE TABLE a (b ANY);\n", "sql: table a is not STRICT"),
+    ("schemas/a.sql", "-- Purpose.\nCREATE TABLE a (b ANY -- ;\n) STRICT;\n", ""),
+    ("scripts/a", "#!/bin/sh\n# Purpose.\necho\n", "shell: no set -eu"),
     ("store/a.c", "#include <stdio.h>\n" + C * 5, "does not open with a comment"),
     ("scripts/a.py", "#!/usr/bin/env python3\nimport os\n\n\n\n", "does not open with a comment"),
     ("scripts/a.py", '#!/usr/bin/env python3\n"""Purpose."""\nimport os\n\n\n', ""),
@@ -101,6 +111,20 @@ class TestRules(unittest.TestCase):
         for row, (path, text, expected) in enumerate(ROWS):
             with self.subTest(row=row, path=path, text=text[-60:]):
                 code, found = tidy({path: text})
+                self.assertEqual(code, 1 if expected else 0, found)
+                if expected:
+                    self.assertIn(expected, "\n".join(found))
+
+    def test_functions_that_nobody_calls(self):
+        header = C + "void mm_a_b(int a);\n"
+        own = {"store/a.h": header, "store/a.c": C + "void mm_a_b(int a) { mm_a_b(a); }\n"}
+        for more, expected in (
+                ({}, "dead: mm_a_b is used in no file but its own"),
+                ({"store/b.c": C + "// mm_a_b\n"}, "dead: mm_a_b"),
+                ({"store/b.c": C + "void f(void) { mm_a_b(1); }\n"}, None),
+                ({"tests/store/b.c": C + "void f(void) { mm_a_b(1); }\n"}, None)):
+            with self.subTest(more=more):
+                code, found = tidy({**own, **more})
                 self.assertEqual(code, 1 if expected else 0, found)
                 if expected:
                     self.assertIn(expected, "\n".join(found))
