@@ -95,6 +95,7 @@ static mm_status required_text(mm_row_builder *builder, const json_t *object, co
                                const char **text)
 {
     const char *found;
+    *text = ""; // never nothing, also when the row is bad
     MM_TRY(optional_text(builder, object, key, &found));
     if (!found) return mm_shape_bad(builder, MM_BAD_FIELD, "no \"%s\"", key);
     *text = found;
@@ -158,7 +159,7 @@ static mm_status add_sharegpt_turn(mm_row_builder *builder, mm_message_list *lis
     } ROLES[] = {{"human", "user"},       {"gpt", "assistant"}, {"system", "system"},
                  {"observation", "tool"}, {"user", "user"},     {"assistant", "assistant"},
                  {"tool", "tool"}};
-    const char *from = "";
+    const char *from;
     mm_message message = {0};
     MM_TRY(required_text(builder, turn, "from", &from));
     MM_TRY(required_text(builder, turn, "value", &message.content));
@@ -181,7 +182,7 @@ static mm_status add_sharegpt_turn(mm_row_builder *builder, mm_message_list *lis
 static mm_status read_role(mm_row_builder *builder, const json_t *turn, const char **role)
 {
     static const char *const ROLES[] = {"system", "user", "assistant", "tool"};
-    const char *found = "";
+    const char *found;
     MM_TRY(required_text(builder, turn, "role", &found));
     for (size_t i = 0; i < sizeof ROLES / sizeof ROLES[0]; i++) {
         if (strcmp(found, ROLES[i]) == 0) {
