@@ -127,7 +127,8 @@ static mm_status load_generations(mm_page *page, mm_err *err)
     return MM_OK;
 }
 
-mm_status mm_page_load(mm_page *page, mm_err *err)
+// The records of each run once, in the order asked for.
+static mm_status load_runs(mm_page *page, mm_err *err)
 {
     const mm_report_options *options = page->options;
     if (options->n_runs == 0) return MM_FAIL(err, MM_EUSAGE, "a report needs at least one run");
@@ -144,6 +145,31 @@ mm_status mm_page_load(mm_page *page, mm_err *err)
         MM_TRY(load_run(page, options->run_ids[i], &page->runs[page->n_runs], err));
         page->n_runs++;
     }
+    MM_TRY(mm_settings_collect(page->runs, page->n_runs, &page->arena, &page->settings,
+                               &page->n_settings, err));
+    return mm_verdict_make(page->runs, page->n_runs, page->settings, page->n_settings, &page->arena,
+                           &page->verdict, err);
+}
+
+mm_status mm_report_verdict(mm_store *store, const int64_t *run_ids, size_t n_runs, mm_arena *arena,
+                            mm_verdict *out, mm_err *err)
+{
+    const mm_report_options options = {.run_ids = run_ids, .n_runs = n_runs};
+    mm_page *page = mm_arena_alloc(arena, sizeof *page);
+    if (!page) return MM_FAIL(err, MM_ENOMEM, "comparing %zu runs", n_runs);
+    page->store = store;
+    page->options = &options;
+    page->arena = *arena; // lent while the page is read
+    const mm_status status = load_runs(page, err);
+    *arena = page->arena;
+    *out = page->verdict;
+    return status;
+}
+
+mm_status mm_page_load(mm_page *page, mm_err *err)
+{
+    const mm_report_options *options = page->options;
+    MM_TRY(load_runs(page, err));
     if (options->sweep_id > 0) {
         char id[24];
         snprintf(id, sizeof id, "%" PRId64, options->sweep_id);
@@ -153,10 +179,6 @@ mm_status mm_page_load(mm_page *page, mm_err *err)
     mm_store_info info = {0};
     MM_TRY(mm_store_info_get(page->store, &info, err));
     page->schema_version = info.schema_version;
-    MM_TRY(mm_settings_collect(page->runs, page->n_runs, &page->arena, &page->settings,
-                               &page->n_settings, err));
-    MM_TRY(mm_verdict_make(page->runs, page->n_runs, page->settings, page->n_settings, &page->arena,
-                           &page->verdict, err));
     give_styles(page);
     return load_generations(page, err);
 }

@@ -56,27 +56,6 @@ typedef struct mm_setting {
     bool is_derived; /* computed from others or counted, not set by anyone */
 } mm_setting;
 
-/* One sentence of the verdict. `lead` (may be NULL) is printed strongly in front of the text. */
-typedef enum mm_remark_kind {
-    MM_REMARK_HEADLINE = 0,
-    MM_REMARK_FACT,
-    MM_REMARK_WARNING
-} mm_remark_kind;
-typedef struct mm_remark {
-    mm_remark_kind kind;
-    const char *stage; /* the runs it speaks of */
-    const char *lead;
-    const char *text;
-} mm_remark;
-
-enum { MM_REMARKS_MAX = 64 };
-typedef struct mm_verdict {
-    mm_remark remarks[MM_REMARKS_MAX];
-    size_t count;
-    size_t best_idx;    /* run named best in the first stage; SIZE_MAX: none */
-    const char *metric; /* what the first stage was ranked by; NULL: nothing */
-} mm_verdict;
-
 typedef struct mm_page {
     mm_store *store;
     const mm_report_options *options;
@@ -95,7 +74,7 @@ typedef struct mm_page {
     size_t n_coloured;
 } mm_page;
 
-/* model.c: reads everything but curves and generations. */
+/* model.c: reads the records of the runs and judges them; the curves are left to their section. */
 MM_NODISCARD mm_status mm_page_load(mm_page *page, mm_err *err);
 /* Text for the reader: without host name and absolute paths unless options say otherwise. */
 const char *mm_page_private(mm_page *page, const mm_page_run *run, const char *text);

@@ -2,7 +2,8 @@
  *
  * Rules. Runs of one stage are compared with each other only. Finished runs are ranked, others are
  * named. The measure is the best validation loss when every finished run has one, else the final
- * training loss; with different tokenizers only bits per byte count. Runs that agree in everything
+ * training loss; with different tokenizers only bits per byte count, and runs that were scored on
+ * different text are not ranked at all. Runs that agree in everything
  * but the seed are one configuration, and its runs give the spread. Smoothed values never rank.
  */
 #include "report/page.h"
@@ -43,8 +44,8 @@ typedef struct judgement {
     const char *stage;
     size_t *ranked; /* finished runs of the stage, best first */
     size_t n_ranked;
-    double (*value_of)(const mm_page_run *);
-    const char *metric;
+    double (*value_of)(const mm_page_run *); /* NULL: not comparable */
+    const char *metric;                      /* for people */
 } judgement;
 
 static void remark(judgement *judge, mm_remark_kind kind, const char *lead, const char *format, ...)
@@ -103,11 +104,27 @@ static bool all_have(const judgement *judge, double (*value_of)(const mm_page_ru
 
 static bool is_same(const char *a, const char *b) { return a && b ? strcmp(a, b) == 0 : !a && !b; }
 
-static const char *digest_of(const mm_page_run *run, const char *role)
+static size_t count_of_role(const mm_page_run *run, const char *role)
 {
+    size_t count = 0;
     for (size_t i = 0; i < run->n_datasets; i++)
-        if (is_same(run->datasets[i].role, role)) return run->datasets[i].sha256;
-    return NULL;
+        count += is_same(run->datasets[i].role, role);
+    return count;
+}
+
+// The same files by content, in any order.
+static bool has_same_data(const mm_page_run *a, const mm_page_run *b, const char *role)
+{
+    if (count_of_role(a, role) != count_of_role(b, role)) return false;
+    for (size_t i = 0; i < a->n_datasets; i++) {
+        if (!is_same(a->datasets[i].role, role)) continue;
+        bool is_found = false;
+        for (size_t j = 0; j < b->n_datasets && !is_found; j++)
+            is_found = is_same(b->datasets[j].role, role) &&
+                       is_same(a->datasets[i].sha256, b->datasets[j].sha256);
+        if (!is_found) return false;
+    }
+    return true;
 }
 
 static bool tokenizers_differ(const judgement *judge)
@@ -122,17 +139,25 @@ static bool tokenizers_differ(const judgement *judge)
 static bool datasets_differ(const judgement *judge, const char *role)
 {
     for (size_t i = 1; i < judge->n_ranked; i++)
-        if (!is_same(digest_of(&judge->runs[judge->ranked[0]], role),
-                     digest_of(&judge->runs[judge->ranked[i]], role)))
+        if (!has_same_data(&judge->runs[judge->ranked[0]], &judge->runs[judge->ranked[i]], role))
             return true;
     return false;
+}
+
+// Without validation files the rows held out of the training files are what is scored.
+static bool scored_texts_differ(const judgement *judge)
+{
+    if (judge->n_ranked == 0) return false;
+    return datasets_differ(judge, "val") ||
+           (count_of_role(&judge->runs[judge->ranked[0]], "val") == 0 &&
+            datasets_differ(judge, "train"));
 }
 
 static void choose_metric(judgement *judge)
 {
     judge->metric = NULL;
     judge->value_of = NULL;
-    if (judge->n_ranked == 0) return;
+    if (judge->n_ranked == 0 || scored_texts_differ(judge)) return;
     if (tokenizers_differ(judge)) {
         if (all_have(judge, bpb_of)) {
             judge->value_of = bpb_of;
@@ -145,6 +170,22 @@ static void choose_metric(judgement *judge)
         judge->value_of = final_loss_of;
         judge->metric = "final training loss";
     }
+}
+
+static const char *metric_name(const judgement *judge)
+{
+    return judge->value_of == val_loss_of ? "val_loss"
+           : judge->value_of == bpb_of    ? "val_bpb"
+                                          : "loss";
+}
+
+static const char *why_not_ranked(const judgement *judge)
+{
+    if (scored_texts_differ(judge))
+        return "they were scored on different text. Score them on the same: mmrun eval RUN --data "
+               "FILE";
+    return tokenizers_differ(judge) ? "the tokenizers differ and bits per byte are not known"
+                                    : "not every finished run has a loss";
 }
 
 static void drop_diverged(judgement *judge)
@@ -424,10 +465,7 @@ static void warn(judgement *judge)
         if (tokenizers_differ(judge))
             remark(judge, MM_REMARK_WARNING, "Different tokenizers:",
                    "loss per token cannot be compared, only bits per byte.");
-        if (datasets_differ(judge, "val"))
-            remark(judge, MM_REMARK_WARNING,
-                   "Different validation data:", "the losses were measured on different text.");
-        else if (datasets_differ(judge, "train"))
+        if (!scored_texts_differ(judge) && datasets_differ(judge, "train"))
             remark(judge, MM_REMARK_WARNING,
                    "Different training data:", "the difference may come from the data.");
         if (judge->value_of == final_loss_of)
@@ -467,15 +505,15 @@ static mm_status judge_stage(judgement *judge, mm_err *err)
         judge_one(judge, &judge->runs[judge->ranked[0]]);
     } else if (!judge->metric) {
         remark(judge, MM_REMARK_HEADLINE, NULL, "No best run can be named: %s.",
-               tokenizers_differ(judge) ? "the tokenizers differ and bits per byte are not known"
-                                        : "not every finished run has a loss");
+               why_not_ranked(judge));
     } else {
         MM_TRY(judge_several(judge, err));
     }
     warn(judge);
     if (first_remark == 0 && judge->n_ranked > 0 && judge->metric) {
         judge->out->best_idx = judge->ranked[0];
-        judge->out->metric = judge->metric;
+        judge->out->best_id = judge->runs[judge->ranked[0]].info.id;
+        judge->out->metric = metric_name(judge);
     }
     return MM_OK;
 }

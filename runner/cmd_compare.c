@@ -1,9 +1,10 @@
 /* `mmrun compare RUN RUN...`: what differs, what came out, which is best.
  *
- * Losses per token are comparable only under one tokenizer; across tokenizers bits per byte decide.
- * Where neither is there the command says so and names no winner. */
+ * The verdict is that of the report, by the same rules. */
 #include "core/base/clock.h"
+#include "report/report.h"
 #include "runner/commands.h"
+#include "runner/help.h"
 #include "runner/load.h"
 
 #include <math.h>
@@ -16,8 +17,6 @@ typedef struct entry {
     mm_run_info run;
     mm_param *params;
     size_t n_params;
-    mm_dataset *datasets;
-    size_t n_datasets;
     double val_bpb; /* best; NaN: none */
 } entry;
 
@@ -39,7 +38,6 @@ static mm_status read_entry(mm_store *store, const char *text, mm_arena *arena, 
     MM_TRY(mm_store_resolve_run(store, text, &id, err));
     MM_TRY(mm_store_run(store, id, arena, &out->run, err));
     MM_TRY(mm_store_params(store, id, arena, &out->params, &out->n_params, err));
-    MM_TRY(mm_store_datasets(store, id, arena, &out->datasets, &out->n_datasets, err));
     MM_TRY(mm_store_series(store, id, arena, &series, &n_series, err));
     out->val_bpb = (double)NAN;
     for (size_t i = 0; i < n_series; i++)
@@ -95,62 +93,9 @@ static mm_status add_differing(grid *g, mm_arena *arena, const entry *entries, m
     return MM_OK;
 }
 
-static bool same_tokenizer(const entry *entries, size_t n)
+static bool is_best(const mm_verdict *verdict, const entry *e)
 {
-    for (size_t i = 1; i < n; i++)
-        if (strcmp(value_of(&entries[i], "tokenizer_hash"),
-                   value_of(&entries[0], "tokenizer_hash")) != 0)
-            return false;
-    return true;
-}
-
-static const char *sha_of(const entry *e, const char *role)
-{
-    for (size_t i = 0; i < e->n_datasets; i++)
-        if (e->datasets[i].role && e->datasets[i].sha256 && strcmp(e->datasets[i].role, role) == 0)
-            return e->datasets[i].sha256;
-    return "";
-}
-
-/* Held-out text: the val files, or rows of the training files where there are none. */
-static bool same_held_out(const entry *entries, size_t n)
-{
-    for (size_t i = 1; i < n; i++)
-        if (strcmp(sha_of(&entries[i], "val"), sha_of(&entries[0], "val")) != 0 ||
-            (!*sha_of(&entries[0], "val") &&
-             strcmp(sha_of(&entries[i], "train"), sha_of(&entries[0], "train")) != 0))
-            return false;
-    return true;
-}
-
-static double best_val_of(const entry *e) { return e->run.best_val_loss; }
-static double val_bpb_of(const entry *e) { return e->val_bpb; }
-
-typedef struct verdict {
-    const char *metric; /* NULL: not comparable */
-    size_t best;
-    double values[64];
-} verdict;
-
-static bool judge_by(verdict *v, const entry *entries, size_t n, const char *metric,
-                     double (*value)(const entry *))
-{
-    v->best = 0;
-    for (size_t i = 0; i < n; i++) {
-        v->values[i] = value(&entries[i]);
-        if (!isfinite(v->values[i])) return false;
-        if (v->values[i] < v->values[v->best]) v->best = i;
-    }
-    v->metric = metric;
-    return true;
-}
-
-static void judge(verdict *v, const entry *entries, size_t n)
-{
-    *v = (verdict){0};
-    if (!same_held_out(entries, n)) return;
-    if (same_tokenizer(entries, n) && judge_by(v, entries, n, "val_loss", best_val_of)) return;
-    (void)judge_by(v, entries, n, "val_bpb", val_bpb_of);
+    return verdict->best_id == e->run.id;
 }
 
 static const char *kept(mm_arena *arena, const char *text)
@@ -194,13 +139,13 @@ static mm_status add_results(grid *g, mm_arena *arena, const entry *entries, mm_
 }
 
 static mm_status print_side_by_side(const mm_context *context, const grid *g, const entry *entries,
-                                    const verdict *v, mm_err *err)
+                                    const mm_verdict *v, mm_err *err)
 {
     const char *headers[SIDE_BY_SIDE_MAX + 1] = {""};
     char names[SIDE_BY_SIDE_MAX][128];
     for (size_t k = 0; k < g->n_runs; k++) {
         snprintf(names[k], sizeof names[k], "%s%s", entries[k].run.name,
-                 v->metric && v->best == k ? " *" : "");
+                 is_best(v, &entries[k]) ? " *" : "");
         headers[k + 1] = names[k];
     }
     mm_table *table = NULL;
@@ -211,7 +156,7 @@ static mm_status print_side_by_side(const mm_context *context, const grid *g, co
         mm_table_color(table, i < g->n_params ? MM_COLOR_CYAN : MM_COLOR_NONE);
         for (size_t k = 0; k < g->n_runs; k++) {
             mm_table_cell(table, "%s", g->cells[i][k]);
-            if (is_judged && v->best == k) mm_table_color(table, MM_COLOR_GREEN);
+            if (is_judged && is_best(v, &entries[k])) mm_table_color(table, MM_COLOR_GREEN);
         }
     }
     mm_table_print(table, context);
@@ -220,7 +165,7 @@ static mm_status print_side_by_side(const mm_context *context, const grid *g, co
 
 /* Many runs: a line each; hyperparameters beyond the room of a table are left to --json. */
 static mm_status print_by_run(const mm_context *context, const grid *g, const entry *entries,
-                              const verdict *v, mm_err *err)
+                              const mm_verdict *v, mm_err *err)
 {
     const char *headers[GRID_COLUMNS_MAX + 1] = {"RUN"};
     const size_t n_results = g->n_rows - g->n_params;
@@ -240,9 +185,9 @@ static mm_status print_by_run(const mm_context *context, const grid *g, const en
         if (picked[c] >= g->n_params && !strstr(g->label[picked[c]], "loss"))
             mm_table_drops(table, c + 1, (int)(picked[c] - g->n_params) + 1);
     for (size_t k = 0; k < g->n_runs; k++) {
-        const bool is_best = v->metric && v->best == k;
-        mm_table_cell(table, "%s%s", entries[k].run.name, is_best ? " *" : "");
-        if (is_best) mm_table_color(table, MM_COLOR_GREEN);
+        const bool has_won = is_best(v, &entries[k]);
+        mm_table_cell(table, "%s%s", entries[k].run.name, has_won ? " *" : "");
+        if (has_won) mm_table_color(table, MM_COLOR_GREEN);
         for (size_t c = 0; c < n; c++)
             mm_table_cell(table, "%s", g->cells[picked[c]][k]);
     }
@@ -250,36 +195,25 @@ static mm_status print_by_run(const mm_context *context, const grid *g, const en
     return MM_OK;
 }
 
-static void print_verdict(const mm_context *context, const entry *entries, size_t n,
-                          const verdict *v)
+static void print_verdict(const mm_context *context, const mm_verdict *v)
 {
     mm_out("\n");
-    if (!v->metric) {
-        mm_out("No winner is named: %s.\n",
-               same_held_out(entries, n)
-                   ? (same_tokenizer(entries, n) ? "not every run was evaluated"
-                                                 : "the tokenizers differ and not every run has "
-                                                   "val_bpb")
-                   : "the runs were scored on different text; `mmrun eval RUN --data FILE` scores "
-                     "them on the same");
-        return;
+    for (size_t i = 0; i < v->count; i++) {
+        const mm_remark *remark = &v->remarks[i];
+        const bool is_head = remark->kind == MM_REMARK_HEADLINE;
+        mm_str text = {0};
+        if (remark->lead) mm_str_addf(&text, "%s ", remark->lead);
+        mm_str_add(&text, remark->text);
+        mm_out("%s", is_head ? (v->best_id > 0 && i == 0 ? "* " : "") : "  ");
+        if (is_head && v->best_id > 0) mm_out_color(context, MM_COLOR_GREEN);
+        if (remark->kind == MM_REMARK_WARNING) mm_out_color(context, MM_COLOR_YELLOW);
+        mm_out_wrapped(context, mm_str_text(&text), 2, is_head && v->best_id == 0 ? 0 : 2);
+        mm_out_color(context, MM_COLOR_NONE);
+        mm_str_drop(&text);
     }
-    size_t second = v->best == 0 ? 1 : 0;
-    for (size_t i = 0; i < n; i++)
-        if (i != v->best && v->values[i] < v->values[second]) second = i;
-    char best[MM_NUMBER_BYTES];
-    mm_real_text(v->values[v->best], best);
-    mm_out("* best ");
-    mm_out_color(context, MM_COLOR_GREEN);
-    mm_out("%s", entries[v->best].run.name);
-    mm_out_color(context, MM_COLOR_NONE);
-    const double gap = v->values[second] - v->values[v->best];
-    mm_out(": %s %s, %.2g below %s", v->metric, best, gap, entries[second].run.name);
-    mm_out(".\n  Another seed may change the order; `mmrun sweep --seed 1,2,3 ...` shows by how "
-           "much.\n");
 }
 
-static void print_json(const grid *g, const entry *entries, const verdict *v)
+static void print_json(const grid *g, const entry *entries, const mm_verdict *v)
 {
     json_t *runs = json_array();
     for (size_t k = 0; k < g->n_runs; k++) {
@@ -298,7 +232,7 @@ static void print_json(const grid *g, const entry *entries, const verdict *v)
     }
     json_t *object = json_pack("{s:o, s:o, s:o, s:o}", "runs", runs, "params", params, "metric",
                                mm_json_of_text(v->metric), "best",
-                               v->metric ? json_integer(entries[v->best].run.id) : json_null());
+                               v->best_id > 0 ? json_integer(v->best_id) : json_null());
     mm_out_json(object);
     json_decref(object);
 }
@@ -308,27 +242,32 @@ mm_status mm_cmd_compare(const mm_context *context, const mm_args *args, mm_err 
     mm_store *store = NULL;
     mm_arena arena = {0};
     grid g = {.n_runs = mm_args_count(args)};
-    verdict v;
     mm_status status = MM_OK;
     entry *entries = mm_arena_alloc(&arena, g.n_runs * sizeof *entries);
-    if (!entries) return MM_FAIL(err, MM_ENOMEM, "out of memory for the comparison");
-    MM_ASSERT(g.n_runs <= sizeof v.values / sizeof v.values[0]); // the command's args_max
+    int64_t *ids = mm_arena_alloc(&arena, g.n_runs * sizeof *ids);
+    mm_verdict *verdict = mm_arena_alloc(&arena, sizeof *verdict);
+    if (!entries || !ids || !verdict) {
+        status = MM_FAIL(err, MM_ENOMEM, "out of memory for the comparison");
+        goto done;
+    }
     MM_GO(mm_context_store(context, MM_STORE_READ, &store, err));
-    for (size_t i = 0; i < g.n_runs; i++)
+    for (size_t i = 0; i < g.n_runs; i++) {
         MM_GO(read_entry(store, mm_args_at(args, i), &arena, &entries[i], err));
+        ids[i] = entries[i].run.id;
+    }
+    MM_GO(mm_report_verdict(store, ids, g.n_runs, &arena, verdict, err));
     MM_GO(add_differing(&g, &arena, entries, err));
-    judge(&v, entries, g.n_runs);
     if (context->json) {
-        print_json(&g, entries, &v);
+        print_json(&g, entries, verdict);
         goto done;
     }
     MM_GO(add_results(&g, &arena, entries, err));
     if (g.n_params == 0) mm_out("The hyperparameters are the same.\n\n");
     if (g.n_runs <= SIDE_BY_SIDE_MAX)
-        MM_GO(print_side_by_side(context, &g, entries, &v, err));
+        MM_GO(print_side_by_side(context, &g, entries, verdict, err));
     else
-        MM_GO(print_by_run(context, &g, entries, &v, err));
-    print_verdict(context, entries, g.n_runs, &v);
+        MM_GO(print_by_run(context, &g, entries, verdict, err));
+    print_verdict(context, verdict);
 done:
     mm_arena_drop(&arena);
     mm_store_close(store);
