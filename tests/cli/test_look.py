@@ -185,7 +185,7 @@ class TestCompare(LookTest):
         self.run_mmrun("pretrain", "--data", "data/pretrain.jsonl", "--val",
                        "data/pretrain_val.jsonl", "--tokenizer", "tok2", "--hidden", "16",
                        "--steps", "10", "--name", "other", *TINY)
-        self.run_mmrun("compare", "narrow", "other", 
+        self.run_mmrun("compare", "narrow", "other",
                        out=r"\* \w+ has the lowest bits\s+per byte")
 
     def test_many_runs_are_lines(self):
