@@ -35,16 +35,36 @@ const mm_option mm_demo_options[] = {
     {0},
 };
 
-enum { ARGUMENTS_MAX = 40, PARTS = 7 };
+enum { ARGUMENTS_MAX = 48, PARTS = 7 };
 
 typedef struct demo {
     mm_context context; // with the demo's own database
     mm_arena arena;
     const char *dir;
+    const char *data_dir;
+    const char *data;
+    const char *val;
+    const char *tokenizer;
+    const char *cache;
     const char *steps;
     const char *threads;
     int part;
 } demo;
+
+// A command line as it grows; what follows the words is NULL.
+typedef struct command {
+    const char *words[ARGUMENTS_MAX + 1];
+    size_t n;
+} command;
+
+static void add_words(command *c, const char *const *words)
+{
+    for (; *words; words++) {
+        MM_ASSERT(c->n < ARGUMENTS_MAX);
+        c->words[c->n++] = *words;
+    }
+}
+#define ADD(c, ...) add_words((c), (const char *const[]){__VA_ARGS__, NULL})
 
 // "<dir>/<name>", kept until the end.
 static const char *in_dir(demo *d, const char *name)
@@ -138,18 +158,18 @@ static mm_status train_and_kill(demo *d, const char *const *arguments, int64_t k
     return MM_OK;
 }
 
-static mm_status make_data(demo *d, const char *data_dir, mm_err *err)
+static mm_status make_data(demo *d, mm_err *err)
 {
-    const char *const arguments[] = {"data",     "synth",  "--out", data_dir, "--kind",
+    const char *const arguments[] = {"data",     "synth",  "--out", d->data_dir, "--kind",
                                      "pretrain", "--rows", "8000",  NULL};
     heading(d, "Self-made data: bilingual stories and arithmetic");
     return run(d, arguments, err);
 }
 
-static mm_status make_tokenizer(demo *d, const char *data, const char *dir, mm_err *err)
+static mm_status make_tokenizer(demo *d, mm_err *err)
 {
-    const char *const arguments[] = {"tokenizer", "train", "--data", data, "--vocab",
-                                     "2048",      "-o",    dir,      NULL};
+    const char *const arguments[] = {"tokenizer", "train", "--data",     d->data, "--vocab",
+                                     "2048",      "-o",    d->tokenizer, NULL};
     heading(d, "A tokenizer for it");
     return run(d, arguments, err);
 }
@@ -174,107 +194,39 @@ static mm_status compare_bits(const demo *d, mm_err *err)
     return MM_OK;
 }
 
-static mm_status pretrain(demo *d, const char *data, const char *val, const char *tokenizer,
-                          const char *cache, mm_err *err)
+// What both trainings share: the data, the shape but for the width, the questions asked.
+static void add_training(command *c, const demo *d, const char *stage, const char *name)
 {
-    const char *const arguments[] = {"--db",
-                                     d->context.db_path,
-                                     "pretrain",
-                                     "--name",
-                                     "demo",
-                                     "--data",
-                                     data,
-                                     "--val",
-                                     val,
-                                     "--tokenizer",
-                                     tokenizer,
-                                     "--cache",
-                                     cache,
-                                     "--hidden",
-                                     "128",
-                                     "--layers",
-                                     "4",
-                                     "--heads",
-                                     "4",
-                                     "--kv-heads",
-                                     "2",
-                                     "--batch",
-                                     "8",
-                                     "--seq-len",
-                                     "256",
-                                     "--lr",
-                                     "2e-3",
-                                     "--warmup",
-                                     "10",
-                                     "--steps",
-                                     d->steps,
-                                     "--threads",
-                                     d->threads,
-                                     "--gen-tokens",
-                                     "40",
-                                     "--prompt",
-                                     "Once upon a time",
-                                     "--prompt",
-                                     "从前",
-                                     "--prompt",
-                                     "3+4=",
-                                     NULL};
+    ADD(c, "--db", d->context.db_path, stage, "--name", name);
+    ADD(c, "--data", d->data, "--val", d->val, "--tokenizer", d->tokenizer, "--cache", d->cache);
+    ADD(c, "--heads", "4", "--kv-heads", "2", "--batch", "8", "--seq-len", "256");
+    ADD(c, "--lr", "2e-3", "--threads", d->threads, "--gen-tokens", "40");
+    ADD(c, "--prompt", "Once upon a time", "--prompt", "从前", "--prompt", "3+4=");
+}
+
+static mm_status pretrain(demo *d, mm_err *err)
+{
+    command training = {0};
+    add_training(&training, d, "pretrain", "demo");
+    ADD(&training, "--hidden", "128", "--layers", "4", "--warmup", "10", "--steps", d->steps);
     heading(d, "Pretraining a small model, until somebody pulls the plug");
-    MM_TRY(train_and_kill(d, arguments, strtoll(d->steps, NULL, 10) / 2, err));
+    MM_TRY(train_and_kill(d, training.words, strtoll(d->steps, NULL, 10) / 2, err));
     const char *const list[] = {"--db", d->context.db_path, "runs", NULL};
     MM_TRY(run(d, list, err));
-    const char *const resume[] = {"--db", d->context.db_path, "resume", "demo", "--cache", cache,
-                                  NULL};
+    const char *const resume[] = {"--db",    d->context.db_path, "resume", "demo",
+                                  "--cache", d->cache,           NULL};
     heading(d, "Resume: the same losses, bit for bit, as if nothing had happened");
     MM_TRY(run(d, resume, err));
     return compare_bits(d, err);
 }
 
-static mm_status sweep(demo *d, const char *data, const char *val, const char *tokenizer,
-                       const char *cache, mm_err *err)
+static mm_status sweep(demo *d, mm_err *err)
 {
-    const char *const arguments[] = {"--db",
-                                     d->context.db_path,
-                                     "sweep",
-                                     "--name",
-                                     "width",
-                                     "--data",
-                                     data,
-                                     "--val",
-                                     val,
-                                     "--tokenizer",
-                                     tokenizer,
-                                     "--cache",
-                                     cache,
-                                     "--hidden",
-                                     "64,96",
-                                     "--layers",
-                                     "2",
-                                     "--heads",
-                                     "4",
-                                     "--kv-heads",
-                                     "2",
-                                     "--batch",
-                                     "8",
-                                     "--seq-len",
-                                     "256",
-                                     "--lr",
-                                     "2e-3",
-                                     "--steps",
-                                     "100",
-                                     "--threads",
-                                     d->threads,
-                                     "--gen-tokens",
-                                     "40",
-                                     "--prompt",
-                                     "Once upon a time",
-                                     "--prompt",
-                                     "从前",
-                                     "--prompt",
-                                     "3+4=",
-                                     NULL};
+    command training = {0};
+    add_training(&training, d, "sweep", "width");
+    ADD(&training, "--hidden", "64,96", "--layers", "2", "--steps", "60");
     heading(d, "A sweep over two widths");
-    return run(d, arguments, err);
+    return run(d, training.words, err);
 }
 
 static mm_status speak(demo *d, mm_err *err)
@@ -296,18 +248,18 @@ static mm_status report(demo *d, const char *path, mm_err *err)
 
 static mm_status tell_story(demo *d, mm_err *err)
 {
-    const char *data_dir = in_dir(d, "data");
-    const char *data = in_dir(d, "data/pretrain.jsonl");
-    const char *val = in_dir(d, "data/pretrain_val.jsonl");
-    const char *tokenizer = in_dir(d, "tokenizer");
-    const char *cache = in_dir(d, "cache");
+    d->data_dir = in_dir(d, "data");
+    d->data = in_dir(d, "data/pretrain.jsonl");
+    d->val = in_dir(d, "data/pretrain_val.jsonl");
+    d->tokenizer = in_dir(d, "tokenizer");
+    d->cache = in_dir(d, "cache");
     const char *page = in_dir(d, "report.html");
     char seconds[MM_TIME_ISO_BYTES];
     const int64_t start = mm_mono_ns();
-    MM_TRY(make_data(d, data_dir, err));
-    MM_TRY(make_tokenizer(d, data, tokenizer, err));
-    MM_TRY(pretrain(d, data, val, tokenizer, cache, err));
-    MM_TRY(sweep(d, data, val, tokenizer, cache, err));
+    MM_TRY(make_data(d, err));
+    MM_TRY(make_tokenizer(d, err));
+    MM_TRY(pretrain(d, err));
+    MM_TRY(sweep(d, err));
     MM_TRY(speak(d, err));
     MM_TRY(report(d, page, err));
     mm_duration_text((double)(mm_mono_ns() - start) / 1e9, seconds);

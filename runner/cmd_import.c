@@ -3,6 +3,7 @@
 #include "core/io/hf.h"
 #include "runner/commands.h"
 #include "runner/config.h"
+#include "runner/load.h"
 #include "runner/train.h"
 
 #include <math.h>
@@ -82,15 +83,8 @@ static mm_status write_weights(mm_store *store, int64_t run_id, const mm_model *
     const int32_t n = mm_model_tensors(model, &tensors);
     mm_blob *blobs = mm_arena_alloc(arena, (size_t)n * sizeof *blobs);
     if (!blobs) return MM_FAIL(err, MM_ENOMEM, "out of memory for %d tensors", (int)n);
-    for (int32_t i = 0; i < n; i++) {
-        blobs[i] = (mm_blob){.name = tensors[i].name,
-                             .dtype = "F32",
-                             .element_bytes = sizeof(float),
-                             .ndim = tensors[i].ndim,
-                             .data = tensors[i].data,
-                             .bytes = (size_t)tensors[i].count * sizeof(float)};
-        memcpy(blobs[i].shape, tensors[i].shape, sizeof blobs[i].shape);
-    }
+    for (int32_t i = 0; i < n; i++)
+        blobs[i] = mm_blob_of(&tensors[i], tensors[i].name, tensors[i].data);
     const mm_checkpoint_new checkpoint = {.run_id = run_id,
                                           .step = 0,
                                           .kind = "weights",
@@ -101,21 +95,6 @@ static mm_status write_weights(mm_store *store, int64_t run_id, const mm_model *
                                           .n_blobs = (size_t)n};
     int64_t id = 0;
     return mm_checkpoint_write(store, &checkpoint, &id, err);
-}
-
-static mm_status put_tokenizer(mm_store *store, const mm_tokenizer *tokenizer, mm_err *err)
-{
-    mm_str json = {0};
-    mm_str settings = {0};
-    mm_status status = MM_OK;
-    MM_GO(mm_tokenizer_json(tokenizer, &json, err));
-    MM_GO(mm_tokenizer_config_json(tokenizer, &settings, err));
-    MM_GO(mm_store_tokenizer_put(store, mm_tokenizer_hash(tokenizer), mm_str_text(&json),
-                                 json.length, mm_str_text(&settings), settings.length, err));
-done:
-    mm_str_drop(&settings);
-    mm_str_drop(&json);
-    return status;
 }
 
 /* The folder's contents, in memory. */
@@ -177,7 +156,7 @@ static mm_status record(const mm_context *context, const mm_args *args, mm_store
                             .notes = mm_args_text(args, "note"),
                             .params = in->params,
                             .n_params = in->n_params};
-    MM_GO(put_tokenizer(store, in->tokenizer, err));
+    MM_GO(mm_save_tokenizer(store, in->tokenizer, err));
     MM_GO(mm_store_run_create(store, &run, run_id, err));
     MM_GO(mm_run_claim(&claim, store, *run_id, -1, err));
     MM_GO(write_weights(store, *run_id, in->model, &in->arena, err));

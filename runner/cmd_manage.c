@@ -12,45 +12,53 @@ const mm_option mm_rm_options[] = {
     {0},
 };
 
-mm_status mm_cmd_tag(const mm_context *context, const mm_args *args, mm_err *err)
+/* Opens the database, finds the run that the first argument names, and changes it. */
+static mm_status change_run(const mm_context *context, const mm_args *args,
+                            mm_status (*change)(mm_store *, int64_t, const mm_args *, mm_err *),
+                            mm_err *err)
 {
     mm_store *store = NULL;
     int64_t run_id = 0;
     mm_status status = MM_OK;
     MM_GO(mm_context_store(context, MM_STORE_WRITE, &store, err));
     MM_GO(mm_store_resolve_run(store, mm_args_at(args, 0), &run_id, err));
-    for (size_t i = 1; i < mm_args_count(args); i++)
-        MM_GO(
-            mm_store_run_tag(store, run_id, mm_args_at(args, i), mm_args_has(args, "remove"), err));
+    MM_GO(change(store, run_id, args, err));
 done:
     mm_store_close(store);
     return status;
+}
+
+static mm_status tag(mm_store *store, int64_t run_id, const mm_args *args, mm_err *err)
+{
+    const bool remove = mm_args_has(args, "remove");
+    for (size_t i = 1; i < mm_args_count(args); i++)
+        MM_TRY(mm_store_run_tag(store, run_id, mm_args_at(args, i), remove, err));
+    return MM_OK;
+}
+
+static mm_status note(mm_store *store, int64_t run_id, const mm_args *args, mm_err *err)
+{
+    return mm_store_run_note(store, run_id, mm_args_at(args, 1), err);
+}
+
+static mm_status rename_to(mm_store *store, int64_t run_id, const mm_args *args, mm_err *err)
+{
+    return mm_store_run_rename(store, run_id, mm_args_at(args, 1), err);
+}
+
+mm_status mm_cmd_tag(const mm_context *context, const mm_args *args, mm_err *err)
+{
+    return change_run(context, args, tag, err);
 }
 
 mm_status mm_cmd_note(const mm_context *context, const mm_args *args, mm_err *err)
 {
-    mm_store *store = NULL;
-    int64_t run_id = 0;
-    mm_status status = MM_OK;
-    MM_GO(mm_context_store(context, MM_STORE_WRITE, &store, err));
-    MM_GO(mm_store_resolve_run(store, mm_args_at(args, 0), &run_id, err));
-    MM_GO(mm_store_run_note(store, run_id, mm_args_at(args, 1), err));
-done:
-    mm_store_close(store);
-    return status;
+    return change_run(context, args, note, err);
 }
 
 mm_status mm_cmd_rename(const mm_context *context, const mm_args *args, mm_err *err)
 {
-    mm_store *store = NULL;
-    int64_t run_id = 0;
-    mm_status status = MM_OK;
-    MM_GO(mm_context_store(context, MM_STORE_WRITE, &store, err));
-    MM_GO(mm_store_resolve_run(store, mm_args_at(args, 0), &run_id, err));
-    MM_GO(mm_store_run_rename(store, run_id, mm_args_at(args, 1), err));
-done:
-    mm_store_close(store);
-    return status;
+    return change_run(context, args, rename_to, err);
 }
 
 static bool is_listed(const int64_t *ids, size_t count, int64_t id)

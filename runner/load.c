@@ -25,6 +25,33 @@ done:
     return status;
 }
 
+mm_status mm_save_tokenizer(mm_store *store, const mm_tokenizer *tokenizer, mm_err *err)
+{
+    mm_str json = {0};
+    mm_str settings = {0};
+    mm_status status = MM_OK;
+    MM_GO(mm_tokenizer_json(tokenizer, &json, err));
+    MM_GO(mm_tokenizer_config_json(tokenizer, &settings, err));
+    MM_GO(mm_store_tokenizer_put(store, mm_tokenizer_hash(tokenizer), mm_str_text(&json),
+                                 json.length, mm_str_text(&settings), settings.length, err));
+done:
+    mm_str_drop(&settings);
+    mm_str_drop(&json);
+    return status;
+}
+
+mm_blob mm_blob_of(const mm_tensor *tensor, const char *name, const float *data)
+{
+    mm_blob blob = {.name = name,
+                    .dtype = "F32",
+                    .element_bytes = sizeof(float),
+                    .ndim = tensor->ndim,
+                    .data = data,
+                    .bytes = (size_t)tensor->count * sizeof(float)};
+    memcpy(blob.shape, tensor->shape, sizeof blob.shape);
+    return blob;
+}
+
 mm_status mm_load_verify(mm_store *store, int64_t checkpoint_id, mm_err *err)
 {
     mm_arena arena = {0};

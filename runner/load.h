@@ -1,4 +1,5 @@
-/* From a reference (RUN, RUN@STEP, RUN@best) to a model with its tokenizer in memory. */
+/* From a reference (RUN, RUN@STEP, RUN@best) to a model with its tokenizer in memory; and the way
+ * back, tensors and tokenizer as the store takes them. */
 #ifndef MM_RUNNER_LOAD_H
 #define MM_RUNNER_LOAD_H
 
@@ -26,6 +27,11 @@ const char *mm_param_find(const mm_param *params, size_t count, const char *name
 /* The tokenizer kept in the database under this hash. */
 MM_NODISCARD mm_status mm_load_tokenizer(mm_tokenizer **out, mm_store *store, const char *hash,
                                          mm_err *err);
+/* Keeps it there; once for each hash. */
+MM_NODISCARD mm_status mm_save_tokenizer(mm_store *store, const mm_tokenizer *tokenizer,
+                                         mm_err *err);
+/* A tensor, or its moments at `data`, as a part of a checkpoint. `name` and `data` are borrowed. */
+mm_blob mm_blob_of(const mm_tensor *tensor, const char *name, const float *data);
 /* Compares names, shapes, digests and state of a checkpoint with its own digest: what the chunks'
  * hashes do not cover. */
 MM_NODISCARD mm_status mm_load_verify(mm_store *store, int64_t checkpoint_id, mm_err *err);

@@ -114,15 +114,10 @@ static mm_status list_blobs(session *s, mm_arena *arena, mm_blob **out, size_t *
         for (int32_t i = 0; i < n; i++) {
             char name[128];
             snprintf(name, sizeof name, "%s%s", PART_PREFIX[part], tensors[i].name);
-            mm_blob *blob = &blobs[(*count)++];
-            *blob = (mm_blob){.name = mm_arena_strdup(arena, name),
-                              .dtype = "F32",
-                              .element_bytes = sizeof(float),
-                              .ndim = tensors[i].ndim,
-                              .data = (const float *)part_base(s, part) + tensors[i].offset,
-                              .bytes = (size_t)tensors[i].count * sizeof(float)};
-            memcpy(blob->shape, tensors[i].shape, sizeof blob->shape);
-            if (!blob->name) return MM_FAIL(err, MM_ENOMEM, "no memory to list the checkpoint");
+            const char *kept = mm_arena_strdup(arena, name);
+            if (!kept) return MM_FAIL(err, MM_ENOMEM, "no memory to list the checkpoint");
+            const float *data = (const float *)part_base(s, part) + tensors[i].offset;
+            blobs[(*count)++] = mm_blob_of(&tensors[i], kept, data);
         }
     }
     return MM_OK;

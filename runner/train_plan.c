@@ -6,6 +6,7 @@
 #include "core/base/utf8.h"
 #include "core/nn/engine.h"
 #include "runner/environment.h"
+#include "runner/load.h"
 
 #include <math.h>
 #include <string.h>
@@ -85,8 +86,8 @@ static mm_status check_supported(const mm_config *config, mm_err *err)
     return MM_OK;
 }
 
-mm_status mm_train_plan_make(const mm_corpus *corpus, mm_config *config, bool estimate,
-                             mm_train_plan *plan, mm_err *err)
+mm_status mm_train_plan_make(const mm_corpus *corpus, mm_config *config, mm_train_plan *plan,
+                             mm_err *err)
 {
     mm_status status = MM_OK;
     mm_batcher *train = NULL;
@@ -108,15 +109,17 @@ mm_status mm_train_plan_make(const mm_corpus *corpus, mm_config *config, bool es
     plan->checkpoint_bytes = plan->params * 3 * (int64_t)sizeof(float);
     plan->memory_bytes = mm_engine_bytes(&plan->shape, MM_F32, &options) +
                          plan->params * (int64_t)sizeof(float) + plan->checkpoint_bytes;
-    if (estimate) {
-        const double peak = mm_engine_probe_flops(options.threads, PROBE_MS);
-        const double work = mm_model_flops_per_token(&plan->shape, seq_len) * (double)plan->tokens;
-        if (peak > 0) plan->seconds = work / (peak * EXPECTED_SHARE);
-    }
+    plan->flops = mm_model_flops_per_token(&plan->shape, seq_len) * (double)plan->tokens;
 done:
     mm_batcher_free(train);
     mm_batcher_free(val);
     return status;
+}
+
+double mm_train_plan_rate(const mm_config *config)
+{
+    const int32_t threads = (int32_t)mm_config_int(config, "threads");
+    return mm_engine_probe_flops(threads, PROBE_MS) * EXPECTED_SHARE;
 }
 
 mm_status mm_train_plan_check(const mm_train_plan *plan, const char *db_path, mm_err *err)
@@ -251,21 +254,6 @@ done:
     return status;
 }
 
-static mm_status store_tokenizer(const mm_corpus *corpus, mm_store *store, mm_err *err)
-{
-    mm_str json = {0};
-    mm_str settings = {0};
-    mm_status status = MM_OK;
-    MM_GO(mm_tokenizer_json(corpus->tokenizer, &json, err));
-    MM_GO(mm_tokenizer_config_json(corpus->tokenizer, &settings, err));
-    MM_GO(mm_store_tokenizer_put(store, mm_tokenizer_hash(corpus->tokenizer), mm_str_text(&json),
-                                 json.length, mm_str_text(&settings), settings.length, err));
-done:
-    mm_str_drop(&json);
-    mm_str_drop(&settings);
-    return status;
-}
-
 mm_status mm_train_create(mm_store *store, const mm_corpus *corpus, mm_config *config,
                           const mm_train_plan *plan, const mm_run_request *request, int64_t *run_id,
                           mm_err *err)
@@ -292,7 +280,7 @@ mm_status mm_train_create(mm_store *store, const mm_corpus *corpus, mm_config *c
                              .value = mm_str_text(&prompts),
                              .is_default = request->n_prompts == 0,
                              .origin = request->n_prompts == 0 ? "data" : "command line"};
-    MM_GO(store_tokenizer(corpus, store, err));
+    MM_GO(mm_save_tokenizer(store, corpus->tokenizer, err));
     mm_git_commit(commit);
     const mm_run_new run = {.name = request->name,
                             .stage = request->stage,
