@@ -11,6 +11,9 @@
 #include <math.h>
 #include <string.h>
 
+// Some seconds of work on any machine of today.
+static const double LONG_FLOPS = 2e11;
+
 const mm_option mm_train_options[] = {
     {.name = "data",
      .aliases = "data_path",
@@ -392,7 +395,9 @@ mm_status mm_cmd_pretrain(const mm_context *context, const mm_args *args, mm_err
     if (!mm_args_has(args, "dry-run"))
         MM_GO(check_record(context, mm_args_text(args, "name"), err));
     MM_GO(mm_corpus_open(&corpus, context, store, &spec, config, err));
-    MM_GO(mm_train_plan_make(&corpus, config, true, &plan, err));
+    MM_GO(mm_train_plan_make(&corpus, config, &plan, err));
+    // What is over in a moment needs no estimate, and is not held up by one.
+    if (plan.flops > LONG_FLOPS) plan.seconds = plan.flops / mm_train_plan_rate(config);
     say_plan(context, &plan);
     if (mm_args_has(args, "dry-run"))
         MM_GO(print_config(context, config, &plan, err));

@@ -138,8 +138,7 @@ static mm_status make_arm(sweep *s, size_t index, arm *a, mm_err *err)
         if (used >= sizeof a->name)
             return MM_FAIL(err, MM_ELIMIT, "the name of arm %zu is too long", index + 1);
     }
-    // Only the first arm measures the machine; the others scale its rate.
-    const mm_status status = mm_train_plan_make(&s->corpus, a->config, a == s->arms, &a->plan, err);
+    const mm_status status = mm_train_plan_make(&s->corpus, a->config, &a->plan, err);
     if (status != MM_OK) {
         mm_err_context(err, "arm %zu (%s)", index + 1, a->name);
         return status;
@@ -147,14 +146,11 @@ static mm_status make_arm(sweep *s, size_t index, arm *a, mm_err *err)
     return mm_train_plan_check(&a->plan, s->context->db_path, err);
 }
 
-static void scale_estimates(sweep *s)
+static void estimate(sweep *s)
 {
-    const arm *first = &s->arms[0];
-    const double work = (double)first->plan.params * (double)first->plan.tokens;
-    for (size_t i = 1; i < s->n_arms; i++) {
-        mm_train_plan *plan = &s->arms[i].plan;
-        plan->seconds = first->plan.seconds * (double)plan->params * (double)plan->tokens / work;
-    }
+    const double rate = mm_train_plan_rate(s->base);
+    for (size_t i = 0; rate > 0 && i < s->n_arms; i++)
+        s->arms[i].plan.seconds = s->arms[i].plan.flops / rate;
 }
 
 static mm_status make_arms(sweep *s, mm_err *err)
@@ -192,7 +188,7 @@ static mm_status make_arms(sweep *s, mm_err *err)
             if (strcmp(s->arms[i].name, s->arms[k].name) == 0)
                 return MM_FAIL(err, MM_EUSAGE, "arms %zu and %zu are the same: %s", k + 1, i + 1,
                                s->arms[i].name);
-    scale_estimates(s);
+    estimate(s);
     return MM_OK;
 }
 

@@ -31,14 +31,17 @@ typedef struct mm_train_plan {
     int64_t tokens;       /* about */
     int64_t memory_bytes; /* about */
     int64_t checkpoint_bytes;
+    double flops;   /* operations of the whole run */
     double seconds; /* about, on this machine; NaN: not estimated */
     bool has_val;   /* there are held-out rows */
 } mm_train_plan;
 
-/* Decides what is still open (steps, intervals) and stores it in the configuration. `estimate`
- * measures the machine for about 50 ms. */
-MM_NODISCARD mm_status mm_train_plan_make(const mm_corpus *corpus, mm_config *config, bool estimate,
+/* Decides what is still open (steps, intervals) and stores it in the configuration. Leaves
+ * `seconds` open. */
+MM_NODISCARD mm_status mm_train_plan_make(const mm_corpus *corpus, mm_config *config,
                                           mm_train_plan *plan, mm_err *err);
+/* Operations per second that training reaches on this machine, about; measured for 40 ms. */
+double mm_train_plan_rate(const mm_config *config);
 /* Too little memory is MM_ENOMEM, too little disk for two checkpoints MM_ENOSPC, naming both
  * numbers. */
 MM_NODISCARD mm_status mm_train_plan_check(const mm_train_plan *plan, const char *db_path,
