@@ -512,7 +512,9 @@ mm_status mm_db_open(mm_store *store, mm_err *err)
         status = open_immutable(store, err);
     }
     MM_TRY(status);
+    store->is_full_sync = true;
     return mm_db_script(store,
+                        "PRAGMA synchronous = FULL;"
                         "PRAGMA cell_size_check = ON;"
                         "PRAGMA mmap_size = 0;"
                         "PRAGMA cache_size = -20000;"
