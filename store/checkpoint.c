@@ -344,50 +344,44 @@ done:
 /* ---- listing -----------------------------------------------------------------------------------
  */
 
+static void read_info(sqlite3_stmt *s, void *item, mm_arena *arena)
+{
+    *(mm_checkpoint_info *)item = (mm_checkpoint_info){
+        .id = sqlite3_column_int64(s, 0),
+        .run_id = sqlite3_column_int64(s, 1),
+        .step = sqlite3_column_int64(s, 2),
+        .kind = mm_db_text(s, 3, arena),
+        .state = mm_db_text(s, 4, arena),
+        .sha256 = mm_db_text(s, 5, arena),
+        .raw_bytes = sqlite3_column_int64(s, 6),
+        .stored_bytes = sqlite3_column_int64(s, 7),
+        .created_ms = sqlite3_column_int64(s, 8),
+        .val_loss = mm_db_real(s, 9),
+        .is_final = sqlite3_column_int(s, 10) != 0,
+    };
+}
+
 mm_status mm_checkpoint_list(mm_store *store, int64_t run_id, mm_arena *arena,
                              mm_checkpoint_info **out, size_t *count, mm_err *err)
 {
+    mm_rows rows = {.arena = arena, .item_bytes = sizeof(mm_checkpoint_info)};
     *out = NULL;
     *count = 0;
-    int64_t n = 0;
-    MM_TRY(mm_db_int(store, &n,
-                     "SELECT count(*) FROM checkpoint WHERE run_id = ?1 AND state = 'complete'",
-                     MM_VALUES(mm_v_int(run_id)), err));
-    mm_checkpoint_info *list = mm_arena_alloc(arena, (size_t)(n + 1) * sizeof *list);
-    if (!list) return MM_FAIL(err, MM_ENOMEM, "out of memory");
-    sqlite3_stmt *s;
-    MM_TRY(mm_db_query(store, &s,
-                       "SELECT id, run_id, step, kind, details, sha256, raw_bytes, stored_bytes, "
-                       "created_ms, val_loss, is_final FROM checkpoint "
-                       "WHERE run_id = ?1 AND state = 'complete' ORDER BY step, id",
-                       MM_VALUES(mm_v_int(run_id)), err));
-    mm_status status = MM_OK;
+    MM_TRY(mm_rows_read(store,
+                        "SELECT id, run_id, step, kind, details, sha256, raw_bytes, stored_bytes, "
+                        "created_ms, val_loss, is_final FROM checkpoint "
+                        "WHERE run_id = ?1 AND state = 'complete' ORDER BY step, id",
+                        MM_VALUES(mm_v_int(run_id)), read_info, &rows, err));
+    *out = rows.items;
+    *count = rows.count;
+    // Of equal losses the earliest, as in the view.
     mm_checkpoint_info *best = NULL;
-    for (bool has_row; (int64_t)*count < n;) {
-        MM_GO(mm_db_step(store, s, &has_row, err));
-        if (!has_row) break;
-        mm_checkpoint_info *info = &list[(*count)++];
-        *info = (mm_checkpoint_info){
-            .id = sqlite3_column_int64(s, 0),
-            .run_id = sqlite3_column_int64(s, 1),
-            .step = sqlite3_column_int64(s, 2),
-            .kind = mm_db_text(s, 3, arena),
-            .state = mm_db_text(s, 4, arena),
-            .sha256 = mm_db_text(s, 5, arena),
-            .raw_bytes = sqlite3_column_int64(s, 6),
-            .stored_bytes = sqlite3_column_int64(s, 7),
-            .created_ms = sqlite3_column_int64(s, 8),
-            .val_loss = mm_db_real(s, 9),
-            .is_final = sqlite3_column_int(s, 10) != 0,
-        };
-        // Of equal losses the earliest, as in the view.
+    for (size_t i = 0; i < rows.count; i++) {
+        mm_checkpoint_info *info = &(*out)[i];
         if (!isnan(info->val_loss) && (!best || info->val_loss < best->val_loss)) best = info;
     }
     if (best) best->is_best = true;
-    *out = list;
-done:
-    mm_db_end(s);
-    return status;
+    return MM_OK;
 }
 
 typedef struct checkpoint_head {

@@ -5,48 +5,41 @@
 
 #include <math.h>
 
+static void read_series(sqlite3_stmt *s, void *item, mm_arena *arena)
+{
+    mm_series_info *info = item;
+    *info = (mm_series_info){
+        .name = mm_db_text(s, 0, arena),
+        .n = sqlite3_column_int64(s, 1),
+        .n_bad = sqlite3_column_int64(s, 2),
+        .first_bad_step = mm_db_int_or(s, 3, -1),
+        .first_step = sqlite3_column_int64(s, 4),
+        .last_step = sqlite3_column_int64(s, 5),
+        .last = mm_db_real(s, 6),
+        .min = mm_db_real(s, 7),
+        .min_step = mm_db_int_or(s, 8, -1),
+        .max = mm_db_real(s, 9),
+        .max_step = mm_db_int_or(s, 10, -1),
+    };
+    const int64_t n_finite = info->n - info->n_bad;
+    info->mean = n_finite > 0 ? sqlite3_column_double(s, 11) / (double)n_finite : (double)NAN;
+}
+
 mm_status mm_store_series(mm_store *store, int64_t run_id, mm_arena *arena, mm_series_info **out,
                           size_t *count, mm_err *err)
 {
+    mm_rows rows = {.arena = arena, .item_bytes = sizeof(mm_series_info)};
     *out = NULL;
     *count = 0;
-    int64_t n = 0;
-    MM_TRY(mm_db_int(store, &n, "SELECT count(*) FROM series WHERE run_id = ?1",
-                     MM_VALUES(mm_v_int(run_id)), err));
-    mm_series_info *list = mm_arena_alloc(arena, (size_t)(n + 1) * sizeof *list);
-    if (!list) return MM_FAIL(err, MM_ENOMEM, "out of memory");
-    sqlite3_stmt *s;
-    MM_TRY(mm_db_query(store, &s,
-                       "SELECT m.name, s.n, s.n_bad, s.first_bad_step, s.first_step, s.last_step, "
-                       "s.last, s.min, s.min_step, s.max, s.max_step, s.sum "
-                       "FROM series s JOIN metric m ON m.id = s.metric_id "
-                       "WHERE s.run_id = ?1 AND s.n > 0 ORDER BY m.name",
-                       MM_VALUES(mm_v_int(run_id)), err));
-    mm_status status = MM_OK;
-    for (bool has_row; (int64_t)*count < n;) {
-        MM_GO(mm_db_step(store, s, &has_row, err));
-        if (!has_row) break;
-        mm_series_info *info = &list[(*count)++];
-        *info = (mm_series_info){
-            .name = mm_db_text(s, 0, arena),
-            .n = sqlite3_column_int64(s, 1),
-            .n_bad = sqlite3_column_int64(s, 2),
-            .first_bad_step = mm_db_int_or(s, 3, -1),
-            .first_step = sqlite3_column_int64(s, 4),
-            .last_step = sqlite3_column_int64(s, 5),
-            .last = mm_db_real(s, 6),
-            .min = mm_db_real(s, 7),
-            .min_step = mm_db_int_or(s, 8, -1),
-            .max = mm_db_real(s, 9),
-            .max_step = mm_db_int_or(s, 10, -1),
-        };
-        const int64_t n_finite = info->n - info->n_bad;
-        info->mean = n_finite > 0 ? sqlite3_column_double(s, 11) / (double)n_finite : (double)NAN;
-    }
-    *out = list;
-done:
-    mm_db_end(s);
-    return status;
+    MM_TRY(mm_rows_read(store,
+                        "SELECT m.name, s.n, s.n_bad, s.first_bad_step, s.first_step, s.last_step, "
+                        "s.last, s.min, s.min_step, s.max, s.max_step, s.sum "
+                        "FROM series s JOIN metric m ON m.id = s.metric_id "
+                        "WHERE s.run_id = ?1 AND s.n > 0 ORDER BY m.name",
+                        MM_VALUES(mm_v_int(run_id)), read_series, &rows, err));
+    *out = rows.items;
+    *count = rows.count;
+    return MM_OK;
 }
 
 typedef struct curve_info {

@@ -233,6 +233,42 @@ mm_status mm_db_int(mm_store *store, int64_t *out, const char *sql, const mm_val
     return MM_OK;
 }
 
+// Room for one more, zeroed.
+static void *add_row(mm_rows *rows)
+{
+    if (rows->count == rows->capacity) {
+        const size_t capacity = rows->capacity ? 2 * rows->capacity : 16;
+        void *items = mm_arena_alloc(rows->arena, capacity * rows->item_bytes);
+        if (!items) return NULL;
+        if (rows->count > 0) memcpy(items, rows->items, rows->count * rows->item_bytes);
+        rows->items = items;
+        rows->capacity = capacity;
+    }
+    return (char *)rows->items + rows->item_bytes * rows->count++;
+}
+
+mm_status mm_rows_read(mm_store *store, const char *sql, const mm_value *values, size_t n_values,
+                       mm_read_row *read, mm_rows *rows, mm_err *err)
+{
+    sqlite3_stmt *statement;
+    MM_TRY(mm_db_query(store, &statement, sql, values, n_values, err));
+    mm_status status = MM_OK;
+    for (;;) {
+        bool has_row;
+        MM_GO(mm_db_step(store, statement, &has_row, err));
+        if (!has_row) break;
+        void *item = add_row(rows);
+        if (!item) {
+            status = MM_FAIL(err, MM_ENOMEM, "out of memory");
+            goto done;
+        }
+        read(statement, item, rows->arena);
+    }
+done:
+    mm_db_end(statement);
+    return status;
+}
+
 mm_status mm_db_script(mm_store *store, const char *sql, mm_err *err)
 {
     while (*sql) {

@@ -104,6 +104,20 @@ void mm_db_unlock(mm_store *store);
 /* Whether "<db>-wal" exists and holds something. */
 bool mm_db_has_wal(const mm_store *store);
 
+/* Rows of a query as an array of items in an arena, which has no count before they are read.
+ * Doubling wastes at most as much again. Zero-initialise but for the first two. */
+typedef struct mm_rows {
+    mm_arena *arena;
+    size_t item_bytes;
+    size_t count;
+    size_t capacity;
+    void *items;
+} mm_rows;
+/* Fills one item, zeroed, from one row; texts go to the arena. */
+typedef void mm_read_row(sqlite3_stmt *statement, void *item, mm_arena *arena);
+MM_NODISCARD mm_status mm_rows_read(mm_store *store, const char *sql, const mm_value *values,
+                                    size_t n_values, mm_read_row *read, mm_rows *rows, mm_err *err);
+
 /* A consistent, compact copy into a new file, flushed to the disk. */
 MM_NODISCARD mm_status mm_db_copy(mm_store *store, const char *path, mm_err *err);
 

@@ -13,55 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A growing array in an arena: results have no count before they are read. Doubling wastes at most
- * as much again. */
-typedef struct rows {
-    mm_arena *arena;
-    size_t item_bytes;
-    size_t count;
-    size_t capacity;
-    char *items;
-} rows;
-
-// Room for one more, zeroed.
-static void *rows_add(rows *list)
-{
-    if (list->count == list->capacity) {
-        const size_t capacity = list->capacity ? 2 * list->capacity : 16;
-        char *items = mm_arena_alloc(list->arena, capacity * list->item_bytes);
-        if (!items) return NULL;
-        if (list->count > 0) memcpy(items, list->items, list->count * list->item_bytes);
-        list->items = items;
-        list->capacity = capacity;
-    }
-    return list->items + list->item_bytes * list->count++;
-}
-
-typedef void read_row(sqlite3_stmt *statement, void *item, mm_arena *arena);
-
-// Runs a query and reads each row into an item of the array.
-static mm_status read_rows(mm_store *store, const char *sql, const mm_value *values,
-                           size_t n_values, read_row *read, rows *list, mm_err *err)
-{
-    sqlite3_stmt *statement;
-    MM_TRY(mm_db_query(store, &statement, sql, values, n_values, err));
-    mm_status status = MM_OK;
-    for (;;) {
-        bool has_row;
-        MM_GO(mm_db_step(store, statement, &has_row, err));
-        if (!has_row) break;
-        void *item = rows_add(list);
-        if (!item) {
-            status = MM_FAIL(err, MM_ENOMEM, "out of memory");
-            goto done;
-        }
-        read(statement, item, list->arena);
-    }
-done:
-    mm_db_end(statement);
-    return status;
-}
-
 /* ---- runs --------------------------------------------------------------------------------------
  */
 
@@ -106,10 +57,10 @@ static void read_run(sqlite3_stmt *s, void *item, mm_arena *arena)
     run->tags = mm_db_text(s, i++, arena);
 }
 
-static mm_status read_one_run(mm_store *store, int64_t run_id, rows *list, mm_err *err)
+static mm_status read_one_run(mm_store *store, int64_t run_id, mm_rows *list, mm_err *err)
 {
-    return read_rows(store, "SELECT " RUN_COLUMNS " FROM run_summary WHERE id = ?1",
-                     MM_VALUES(mm_v_int(run_id)), read_run, list, err);
+    return mm_rows_read(store, "SELECT " RUN_COLUMNS " FROM run_summary WHERE id = ?1",
+                        MM_VALUES(mm_v_int(run_id)), read_run, list, err);
 }
 
 // What the database says may be out of date: a killed process wrote nothing.
@@ -120,9 +71,9 @@ static mm_status correct_status(mm_store *store, mm_run_info *run, mm_arena *are
     MM_TRY(mm_run_look(store, run->id, &life, err));
     if (life == MM_RUN_DEAD) run->status = "killed";
     if (life != MM_RUN_ENDED) return MM_OK;
-    rows list = {.arena = arena, .item_bytes = sizeof(mm_run_info)};
+    mm_rows list = {.arena = arena, .item_bytes = sizeof(mm_run_info)};
     MM_TRY(read_one_run(store, run->id, &list, err));
-    if (list.count == 1) *run = *(const mm_run_info *)(const void *)list.items;
+    if (list.count == 1) *run = *(const mm_run_info *)list.items;
     return MM_OK;
 }
 
@@ -131,18 +82,18 @@ mm_status mm_store_runs(mm_store *store, const mm_run_filter *filter, mm_arena *
 {
     static const mm_run_filter everything;
     if (!filter) filter = &everything;
-    rows list = {.arena = arena, .item_bytes = sizeof(mm_run_info)};
+    mm_rows list = {.arena = arena, .item_bytes = sizeof(mm_run_info)};
     // Newest first, so that the limit keeps those; a status is compared after its correction.
-    MM_TRY(read_rows(store,
-                     "SELECT " RUN_COLUMNS " FROM run_summary "
-                     "WHERE (?1 IS NULL OR sweep_id = ?1) AND (?2 IS NULL OR stage = ?2) "
-                     "AND (?3 IS NULL OR id IN (SELECT run_id FROM tag WHERE tag = ?3)) "
-                     "ORDER BY id DESC LIMIT ?4",
-                     MM_VALUES(mm_v_id(filter->sweep_id), mm_v_text(filter->stage),
-                               mm_v_text(filter->tag),
-                               mm_v_int(filter->limit > 0 && !filter->status ? filter->limit : -1)),
-                     read_run, &list, err));
-    mm_run_info *runs = (mm_run_info *)(void *)list.items;
+    MM_TRY(mm_rows_read(
+        store,
+        "SELECT " RUN_COLUMNS " FROM run_summary "
+        "WHERE (?1 IS NULL OR sweep_id = ?1) AND (?2 IS NULL OR stage = ?2) "
+        "AND (?3 IS NULL OR id IN (SELECT run_id FROM tag WHERE tag = ?3)) "
+        "ORDER BY id DESC LIMIT ?4",
+        MM_VALUES(mm_v_id(filter->sweep_id), mm_v_text(filter->stage), mm_v_text(filter->tag),
+                  mm_v_int(filter->limit > 0 && !filter->status ? filter->limit : -1)),
+        read_run, &list, err));
+    mm_run_info *runs = list.items;
     size_t n_kept = 0;
     for (size_t i = 0; i < list.count; i++) {
         MM_TRY(correct_status(store, &runs[i], arena, err));
@@ -163,10 +114,10 @@ mm_status mm_store_runs(mm_store *store, const mm_run_filter *filter, mm_arena *
 mm_status mm_store_run(mm_store *store, int64_t run_id, mm_arena *arena, mm_run_info *out,
                        mm_err *err)
 {
-    rows list = {.arena = arena, .item_bytes = sizeof(mm_run_info)};
+    mm_rows list = {.arena = arena, .item_bytes = sizeof(mm_run_info)};
     MM_TRY(read_one_run(store, run_id, &list, err));
     if (list.count == 0) return mm_run_must_exist(store, run_id, err);
-    *out = *(const mm_run_info *)(const void *)list.items;
+    *out = *(const mm_run_info *)list.items;
     return correct_status(store, out, arena, err);
 }
 
@@ -193,10 +144,10 @@ static mm_status fail_not_found(mm_store *store, const char *what, const char *s
 {
     mm_arena arena = {0};
     mm_str near = {0};
-    rows list = {.arena = &arena, .item_bytes = sizeof(named)};
+    mm_rows list = {.arena = &arena, .item_bytes = sizeof(named)};
     mm_status status = MM_OK;
-    MM_GO(read_rows(store, sql, MM_VALUES(mm_v_int(NEAR_RUNS)), read_named, &list, err));
-    const named *entries = (const named *)(const void *)list.items;
+    MM_GO(mm_rows_read(store, sql, MM_VALUES(mm_v_int(NEAR_RUNS)), read_named, &list, err));
+    const named *entries = list.items;
     size_t n_shown = 0;
     const int limit = (int)(strnlen(text, NEAR_BYTES) / 3) + 1;
     for (int distance = 0; distance <= limit && n_shown < NEAR_SHOWN; distance++) {
@@ -330,12 +281,12 @@ static void read_param(sqlite3_stmt *s, void *item, mm_arena *arena)
 mm_status mm_store_params(mm_store *store, int64_t run_id, mm_arena *arena, mm_param **out,
                           size_t *count, mm_err *err)
 {
-    rows list = {.arena = arena, .item_bytes = sizeof(mm_param)};
-    MM_TRY(read_rows(store,
-                     "SELECT name, value, is_default, origin FROM param WHERE run_id = ?1 "
-                     "ORDER BY name",
-                     MM_VALUES(mm_v_int(run_id)), read_param, &list, err));
-    *out = (mm_param *)(void *)list.items;
+    mm_rows list = {.arena = arena, .item_bytes = sizeof(mm_param)};
+    MM_TRY(mm_rows_read(store,
+                        "SELECT name, value, is_default, origin FROM param WHERE run_id = ?1 "
+                        "ORDER BY name",
+                        MM_VALUES(mm_v_int(run_id)), read_param, &list, err));
+    *out = list.items;
     *count = list.count;
     return MM_OK;
 }
@@ -363,13 +314,13 @@ static void read_generation(sqlite3_stmt *s, void *item, mm_arena *arena)
 mm_status mm_store_generations(mm_store *store, int64_t run_id, mm_arena *arena,
                                mm_generation_row **out, size_t *count, mm_err *err)
 {
-    rows list = {.arena = arena, .item_bytes = sizeof(mm_generation_row)};
-    MM_TRY(read_rows(store,
-                     "SELECT id, run_id, step, prompt_idx, prompt, text, tokens, finish_reason, "
-                     "temperature, top_p, top_k, seed, tokens_per_s, created_ms FROM generation "
-                     "WHERE run_id = ?1 AND superseded_by IS NULL ORDER BY step, prompt_idx, id",
-                     MM_VALUES(mm_v_int(run_id)), read_generation, &list, err));
-    *out = (mm_generation_row *)(void *)list.items;
+    mm_rows list = {.arena = arena, .item_bytes = sizeof(mm_generation_row)};
+    MM_TRY(mm_rows_read(store,
+                        "SELECT id, run_id, step, prompt_idx, prompt, text, tokens, finish_reason, "
+                        "temperature, top_p, top_k, seed, tokens_per_s, created_ms FROM generation "
+                        "WHERE run_id = ?1 AND superseded_by IS NULL ORDER BY step, prompt_idx, id",
+                        MM_VALUES(mm_v_int(run_id)), read_generation, &list, err));
+    *out = list.items;
     *count = list.count;
     return MM_OK;
 }
@@ -390,13 +341,14 @@ static void read_dataset(sqlite3_stmt *s, void *item, mm_arena *arena)
 mm_status mm_store_datasets(mm_store *store, int64_t run_id, mm_arena *arena, mm_dataset **out,
                             size_t *count, mm_err *err)
 {
-    rows list = {.arena = arena, .item_bytes = sizeof(mm_dataset)};
-    MM_TRY(read_rows(store,
+    mm_rows list = {.arena = arena, .item_bytes = sizeof(mm_dataset)};
+    MM_TRY(
+        mm_rows_read(store,
                      "SELECT d.id, d.path, d.source, d.sha256, d.bytes, d.rows, d.tokens, u.role "
                      "FROM run_dataset u JOIN dataset d ON d.id = u.dataset_id "
                      "WHERE u.run_id = ?1 ORDER BY d.id, u.role",
                      MM_VALUES(mm_v_int(run_id)), read_dataset, &list, err));
-    *out = (mm_dataset *)(void *)list.items;
+    *out = list.items;
     *count = list.count;
     return MM_OK;
 }
@@ -414,12 +366,12 @@ static void read_event(sqlite3_stmt *s, void *item, mm_arena *arena)
 mm_status mm_store_events(mm_store *store, int64_t run_id, mm_arena *arena, mm_event **out,
                           size_t *count, mm_err *err)
 {
-    rows list = {.arena = arena, .item_bytes = sizeof(mm_event)};
-    MM_TRY(read_rows(store,
-                     "SELECT run_id, time_ms, level, kind, message FROM event WHERE run_id = ?1 "
-                     "ORDER BY id",
-                     MM_VALUES(mm_v_int(run_id)), read_event, &list, err));
-    *out = (mm_event *)(void *)list.items;
+    mm_rows list = {.arena = arena, .item_bytes = sizeof(mm_event)};
+    MM_TRY(mm_rows_read(store,
+                        "SELECT run_id, time_ms, level, kind, message FROM event WHERE run_id = ?1 "
+                        "ORDER BY id",
+                        MM_VALUES(mm_v_int(run_id)), read_event, &list, err));
+    *out = list.items;
     *count = list.count;
     return MM_OK;
 }
@@ -434,12 +386,12 @@ static void read_env(sqlite3_stmt *s, void *item, mm_arena *arena)
 mm_status mm_store_environment(mm_store *store, int64_t run_id, mm_arena *arena, mm_env **out,
                                size_t *count, mm_err *err)
 {
-    rows list = {.arena = arena, .item_bytes = sizeof(mm_env)};
-    MM_TRY(read_rows(store,
-                     "SELECT key, value FROM env WHERE run_id = ?1 AND attempt = "
-                     "(SELECT max(attempt) FROM env WHERE run_id = ?1) ORDER BY key",
-                     MM_VALUES(mm_v_int(run_id)), read_env, &list, err));
-    *out = (mm_env *)(void *)list.items;
+    mm_rows list = {.arena = arena, .item_bytes = sizeof(mm_env)};
+    MM_TRY(mm_rows_read(store,
+                        "SELECT key, value FROM env WHERE run_id = ?1 AND attempt = "
+                        "(SELECT max(attempt) FROM env WHERE run_id = ?1) ORDER BY key",
+                        MM_VALUES(mm_v_int(run_id)), read_env, &list, err));
+    *out = list.items;
     *count = list.count;
     return MM_OK;
 }
@@ -457,12 +409,12 @@ static void read_attempt(sqlite3_stmt *s, void *item, mm_arena *arena)
 static mm_status read_attempts(mm_store *store, int64_t run_id, mm_arena *arena, mm_attempt **out,
                                size_t *count, mm_err *err)
 {
-    rows list = {.arena = arena, .item_bytes = sizeof(mm_attempt)};
-    MM_TRY(read_rows(store,
-                     "SELECT number, from_step, started_ms, ended_ms, ended FROM attempt "
-                     "WHERE run_id = ?1 ORDER BY number",
-                     MM_VALUES(mm_v_int(run_id)), read_attempt, &list, err));
-    *out = (mm_attempt *)(void *)list.items;
+    mm_rows list = {.arena = arena, .item_bytes = sizeof(mm_attempt)};
+    MM_TRY(mm_rows_read(store,
+                        "SELECT number, from_step, started_ms, ended_ms, ended FROM attempt "
+                        "WHERE run_id = ?1 ORDER BY number",
+                        MM_VALUES(mm_v_int(run_id)), read_attempt, &list, err));
+    *out = list.items;
     *count = list.count;
     return MM_OK;
 }
@@ -492,19 +444,19 @@ static void read_recomputed(sqlite3_stmt *s, void *item, mm_arena *arena)
 mm_status mm_store_recomputed(mm_store *store, int64_t run_id, mm_recomputed *out, mm_err *err)
 {
     mm_arena arena = {0};
-    rows list = {.arena = &arena, .item_bytes = sizeof *out};
+    mm_rows list = {.arena = &arena, .item_bytes = sizeof *out};
     const mm_status status =
-        read_rows(store,
-                  "SELECT count(*), coalesce(sum(o.value IS NOT p.value), 0)"
-                  "  FROM series s"
-                  "  JOIN metric m ON m.id = s.metric_id"
-                  "  JOIN point_old o ON o.series_id = s.id"
-                  "  JOIN point p ON p.series_id = s.id AND p.step = o.step"
-                  " WHERE s.run_id = ?1"
-                  "   AND m.name NOT IN ('tokens_per_s', 'step_ms', 'mem_bytes')"
-                  "   AND m.name NOT LIKE 'sys/%' AND m.name NOT LIKE 'gpu/%'",
-                  MM_VALUES(mm_v_int(run_id)), read_recomputed, &list, err);
-    if (status == MM_OK) *out = *(const mm_recomputed *)(const void *)list.items;
+        mm_rows_read(store,
+                     "SELECT count(*), coalesce(sum(o.value IS NOT p.value), 0)"
+                     "  FROM series s"
+                     "  JOIN metric m ON m.id = s.metric_id"
+                     "  JOIN point_old o ON o.series_id = s.id"
+                     "  JOIN point p ON p.series_id = s.id AND p.step = o.step"
+                     " WHERE s.run_id = ?1"
+                     "   AND m.name NOT IN ('tokens_per_s', 'step_ms', 'mem_bytes')"
+                     "   AND m.name NOT LIKE 'sys/%' AND m.name NOT LIKE 'gpu/%'",
+                     MM_VALUES(mm_v_int(run_id)), read_recomputed, &list, err);
+    if (status == MM_OK) *out = *(const mm_recomputed *)list.items;
     mm_arena_drop(&arena);
     return status;
 }
@@ -542,17 +494,17 @@ mm_status mm_store_sweep(mm_store *store, const char *text, mm_arena *arena, mm_
                          mm_err *err)
 {
     int64_t id = 0;
-    rows list = {.arena = arena, .item_bytes = sizeof(mm_sweep)};
+    mm_rows list = {.arena = arena, .item_bytes = sizeof(mm_sweep)};
     if (strcmp(text, "last") == 0) {
         MM_TRY(mm_db_int(store, &id, "SELECT max(id) FROM sweep", MM_NO_VALUES, err));
     } else if (!parse_id(text, &id)) {
         MM_TRY(mm_db_int(store, &id, "SELECT id FROM sweep WHERE name = ?1",
                          MM_VALUES(mm_v_text(text)), err));
     }
-    MM_TRY(read_rows(store, "SELECT " SWEEP_COLUMNS " FROM sweep WHERE id = ?1",
-                     MM_VALUES(mm_v_int(id)), read_sweep, &list, err));
+    MM_TRY(mm_rows_read(store, "SELECT " SWEEP_COLUMNS " FROM sweep WHERE id = ?1",
+                        MM_VALUES(mm_v_int(id)), read_sweep, &list, err));
     if (list.count == 1) {
-        *out = *(const mm_sweep *)(const void *)list.items;
+        *out = *(const mm_sweep *)list.items;
         return settle_sweep(store, out, err);
     }
     return fail_not_found(store, "sweep", "SELECT id, name FROM sweep ORDER BY id DESC LIMIT ?1",
