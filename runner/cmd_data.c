@@ -50,7 +50,7 @@ const mm_option mm_data_show_options[] = {
     {.name = "format",
      .type = MM_OPTION_CHOICE,
      .value = "FORMAT",
-     .choices = "auto,text,conversations,sharegpt,alpaca,prompt,preference,triple,lines,joined",
+     .choices = MM_ROW_FORMATS,
      .help = "shape of the rows, when it is not to be detected"},
     {0},
 };

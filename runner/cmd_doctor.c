@@ -8,7 +8,6 @@
 #include "runner/environment.h"
 #include "runner/help.h"
 #include "runner/output.h"
-#include "store/lock.h"
 
 #include <openssl/crypto.h>
 #include <zstd.h>

@@ -5,6 +5,7 @@
 
 #include "core/base/file.h"
 #include "core/base/nearest.h"
+#include "core/data/rows.h"
 #include "runner/args.h"
 
 #include <ctype.h>
@@ -69,8 +70,7 @@ static const hyper TABLE[] = {
     {"clip", "grad_clip", NULL, REAL, "1", 0, 1e9, NULL, "largest gradient norm (0: no clipping)", TRAINING},
 
     {"pack", "pack", NULL, BOOL, "true", 0, 0, NULL, "pack documents without padding; off pads as MiniMind does", DATA},
-    {"format", "row_format", NULL, CHOICE, "auto", 0, 0, "auto,text,conversations,sharegpt,alpaca,prompt,preference,triple,lines,joined",
-     "shape of the data rows", DATA},
+    {"format", "row_format", NULL, CHOICE, "auto", 0, 0, MM_ROW_FORMATS, "shape of the data rows", DATA},
     {"on-bad-row", "on_bad_row", NULL, CHOICE, "stop", 0, 0, "stop,skip", "stop when over 0.1 % of the rows are bad, or skip them", DATA},
     {"val-fraction", "val_fraction", NULL, REAL, "0.01", 0, 0.5, NULL, "share of rows held out when there is no --val file", DATA},
     {"eval-rows", "eval_rows", NULL, INT, "256", 1, 1e9, NULL, "held-out rows scored at each evaluation", DATA},

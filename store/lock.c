@@ -2,6 +2,7 @@
 #include "store/lock.h"
 
 #include "core/base/clock.h"
+#include "store/store.h"
 
 #include <errno.h>
 #include <fcntl.h>

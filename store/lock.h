@@ -40,10 +40,7 @@ typedef struct mm_process {
 } mm_process;
 void mm_process_get(mm_process *process);
 
-/* Whether files in the folder of `path` may be changed by another machine: no shared memory there,
- * so no WAL. *name is the kind. */
-bool mm_is_network_file_system(const char *path, const char **name);
-/* The same by the number statfs gives; NULL for a local one. */
+/* mm_is_network_file_system by the number that statfs gives; NULL for a local one. */
 const char *mm_network_file_system_name(uint64_t magic);
 
 #endif

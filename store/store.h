@@ -218,6 +218,9 @@ MM_NODISCARD mm_status mm_store_check(mm_store *store,
  * writing. */
 MM_NODISCARD mm_status mm_store_backup(mm_store *store, const char *path, mm_err *err);
 
+/* Whether the file system of the folder `path`, or of a file, may be changed by another machine: no
+ * shared memory there, so no WAL; a database on it is refused. *name is its kind. */
+bool mm_is_network_file_system(const char *path, const char **name);
 /* True for SQLite 3.7.0-3.51.2 without a back-ported fix (3.44.6+, 3.50.7+). */
 bool mm_sqlite_has_wal_reset_bug(void);
 const char *mm_sqlite_version(void);

@@ -28,6 +28,9 @@ typedef enum mm_row_format {
     MM_ROWS_JOINED         /* plain text, consecutive lines joined into rows of about 2 KiB */
 } mm_row_format;
 
+/* The names of the formats in their order, as the choices of an option. */
+#define MM_ROW_FORMATS                                                                             \
+    "auto,text,conversations,sharegpt,alpaca,prompt,preference,triple,lines,joined"
 /* "auto", "text", … for --format; unknown is MM_EUSAGE listing them. */
 MM_NODISCARD mm_status mm_row_format_parse(const char *name, mm_row_format *out, mm_err *err);
 const char *mm_row_format_name(mm_row_format format);

@@ -625,11 +625,15 @@ static void test_random_damage_is_an_error_or_a_bad_row(void **state)
 static void test_formats_have_names(void **state)
 {
     (void)state;
+    mm_str names = {0};
     for (int i = MM_ROWS_AUTO; i <= MM_ROWS_JOINED; i++) {
         mm_row_format format;
         CHECK_OK(mm_row_format_parse(mm_row_format_name((mm_row_format)i), &format, ok_err));
         assert_int_equal(format, i);
+        mm_str_addf(&names, "%s%s", i > MM_ROWS_AUTO ? "," : "", mm_row_format_name(format));
     }
+    assert_string_equal(mm_str_text(&names), MM_ROW_FORMATS);
+    mm_str_drop(&names);
     mm_row_format format;
     mm_err err = {0};
     assert_int_equal(mm_row_format_parse("csv", &format, &err), MM_EUSAGE);
