@@ -100,11 +100,11 @@ static void check_machine(checks *all, const facts *f)
     if (online > threads)
         judge(c, NOTE, "an affinity mask or a container limit takes the rest: taskset, --cpus");
     add(all, GROUP, "features", "%s", f->features[0] ? f->features : "none known");
-    c = add(all, GROUP, "kernels", "%s", mm_engine_isa());
+    c = add(all, GROUP, "kernels", "%s", mm_engine_isa(MM_F32));
     if (getenv("MMRUN_ISA"))
         judge(c, NOTE, "MMRUN_ISA=%s chooses them; unset it for the fastest", getenv("MMRUN_ISA"));
     add(all, GROUP, "fp32 peak", "%.1f GFLOP/s, measured with %d thread%s",
-        mm_engine_probe_flops(threads, PROBE_MS) * 1e-9, (int)threads, threads == 1 ? "" : "s");
+        mm_engine_probe_flops(MM_F32, threads, PROBE_MS) * 1e-9, (int)threads, threads == 1 ? "" : "s");
     add(all, GROUP, "device", "cpu");
 }
 

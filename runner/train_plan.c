@@ -119,7 +119,7 @@ done:
 double mm_train_plan_rate(const mm_config *config)
 {
     const int32_t threads = (int32_t)mm_config_int(config, "threads");
-    return mm_engine_probe_flops(threads, PROBE_MS) * EXPECTED_SHARE;
+    return mm_engine_probe_flops(MM_F32, threads, PROBE_MS) * EXPECTED_SHARE;
 }
 
 mm_status mm_train_plan_check(const mm_train_plan *plan, const char *db_path, mm_err *err)

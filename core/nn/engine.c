@@ -2,8 +2,9 @@
  * weights.
  *
  * Threads: the caller and the pool's workers inside an operation; nothing runs between calls.
- * The subtle rule: everything an operation may read beyond its tensors is in mm_pass, prepared by
- * prepare_batch before the first step.
+ * The subtle rules: everything an operation may read beyond its tensors is in mm_pass, prepared by
+ * prepare_batch before the first step. In bf16 the products run on packed copies of the weights,
+ * which are made again before the first pass after a change.
  */
 #include "core/nn/engine.h"
 
@@ -12,6 +13,7 @@
 #include "core/nn/graph.h"
 #include "core/nn/ops.h"
 #include "core/nn/pool.h"
+#include "core/nn/profile.h"
 
 #include <math.h>
 #include <string.h>
@@ -37,6 +39,10 @@ struct mm_engine {
     mm_graph *graph;
     mm_pool *pool;
     void *blocks[MM_CLASS_COUNT]; // PARAM is the model's
+    char *packed;                 // weights in the order of the matrix kernel, NULL in fp32
+    size_t *packed_at;            // by operation, where its weight begins
+    bool is_packed;               // the copies are of the present weights
+    mm_profile *profile;          // NULL until asked for
     void *rope_cos;
     void *rope_sin;
     int32_t *positions;
@@ -55,6 +61,7 @@ typedef struct engine_sizes {
     int64_t max_query_blocks;
     int64_t n_spans;
     mm_op_need need;
+    size_t packed;
     size_t thread_total;
     size_t total;
 } engine_sizes;
@@ -72,6 +79,11 @@ static size_t round_bytes(size_t bytes)
     return (bytes + SHARED_ALIGNMENT - 1) / SHARED_ALIGNMENT * SHARED_ALIGNMENT;
 }
 
+static size_t block_bytes(const mm_graph *graph, const mm_backend *backend, mm_class cls)
+{
+    return (size_t)graph->elements[cls] * (cls == MM_CLASS_ACTIVATION ? 1 : backend->real_bytes);
+}
+
 static mm_op_need scratch_of(const mm_graph *graph, const mm_backend *backend)
 {
     mm_op_need most = {0};
@@ -86,6 +98,16 @@ static mm_op_need scratch_of(const mm_graph *graph, const mm_backend *backend)
     return most;
 }
 
+// Of the packed copy of an operation's weight. In fp32 packing within a product costs little beside
+// the product, and the copies would cost twice the memory.
+static size_t packed_bytes(const mm_graph *graph, const mm_backend *backend, int32_t index)
+{
+    const mm_graph_op *op = &graph->ops[index];
+    if (backend->dtype != MM_BF16) return 0;
+    if (op->kind != MM_OP_LINEAR && op->kind != MM_OP_HEAD_CE) return 0;
+    return backend->packed_bytes(op->attr.n_in, op->attr.n_out, graph->is_training);
+}
+
 static engine_sizes sizes_of(const mm_graph *graph, const mm_model_config *config,
                              const mm_model_table *table, const mm_backend *backend,
                              const mm_engine_options *options)
@@ -93,14 +115,16 @@ static engine_sizes sizes_of(const mm_graph *graph, const mm_model_config *confi
     engine_sizes sizes = {0};
     const int64_t positions = config->max_position_embeddings;
     sizes.rope_positions = positions < options->max_tokens ? positions : options->max_tokens;
-    sizes.max_query_blocks = options->max_tokens / MM_OP_QUERY_BLOCK + options->max_segments;
+    sizes.max_query_blocks = options->max_tokens / backend->query_block + options->max_segments;
     sizes.n_spans = spans_of(table);
     sizes.need = scratch_of(graph, backend);
     sizes.thread_total = (size_t)options->threads * sizes.need.thread_bytes;
-    size_t elements = (size_t)(sizes.rope_positions * config->head_dim);
+    for (int32_t i = 0; i < graph->n_ops; i++)
+        sizes.packed += packed_bytes(graph, backend, i);
+    size_t total = (size_t)(sizes.rope_positions * config->head_dim) * backend->real_bytes;
     for (int cls = MM_CLASS_GRAD; cls < MM_CLASS_COUNT; cls++)
-        elements += (size_t)graph->elements[cls];
-    sizes.total = elements * backend->element_bytes + sizes.need.shared_bytes + sizes.thread_total +
+        total += block_bytes(graph, backend, (mm_class)cls);
+    sizes.total = total + sizes.packed + sizes.need.shared_bytes + sizes.thread_total +
                   (size_t)options->max_tokens * sizeof(int32_t) +
                   (size_t)sizes.max_query_blocks * sizeof(mm_query_block) +
                   (size_t)sizes.n_spans * (sizeof(span) + sizeof(double));
@@ -140,18 +164,35 @@ static void fill_spans(mm_engine *engine)
     }
 }
 
+static mm_status allocate_packed(mm_engine *engine, const engine_sizes *sizes, mm_err *err)
+{
+    if (sizes->packed == 0) return MM_OK;
+    void *block = NULL;
+    MM_TRY(allocate(&block, sizes->packed, "packed weights", err));
+    engine->packed = block;
+    const int32_t n = engine->graph->n_ops;
+    MM_TRY(allocate(&block, (size_t)n * sizeof(size_t), "packed weights", err));
+    engine->packed_at = block;
+    size_t at = 0;
+    for (int32_t i = 0; i < n; i++) {
+        engine->packed_at[i] = at;
+        at += packed_bytes(engine->graph, engine->backend, i);
+    }
+    return MM_OK;
+}
+
 static mm_status allocate_all(mm_engine *engine, const engine_sizes *sizes,
                               const mm_model_config *config, mm_err *err)
 {
     static const char *const NAMES[MM_CLASS_COUNT] = {"parameters", "gradients", "optimizer state",
                                                       "activations"};
-    const size_t element = engine->backend->element_bytes;
     for (int cls = MM_CLASS_GRAD; cls < MM_CLASS_COUNT; cls++) {
-        const size_t bytes = (size_t)engine->graph->elements[cls] * element;
+        const size_t bytes = block_bytes(engine->graph, engine->backend, (mm_class)cls);
         if (bytes > 0) MM_TRY(allocate(&engine->blocks[cls], bytes, NAMES[cls], err));
     }
     engine->blocks[MM_CLASS_PARAM] = mm_model_data(engine->model, NULL);
-    const size_t table_bytes = (size_t)(sizes->rope_positions * (config->head_dim / 2)) * element;
+    const size_t table_bytes =
+        (size_t)(sizes->rope_positions * (config->head_dim / 2)) * engine->backend->real_bytes;
     MM_TRY(allocate(&engine->rope_cos, table_bytes, "rotary table", err));
     MM_TRY(allocate(&engine->rope_sin, table_bytes, "rotary table", err));
     void *block = NULL;
@@ -170,7 +211,16 @@ static mm_status allocate_all(mm_engine *engine, const engine_sizes *sizes,
     MM_TRY(allocate(&block, (size_t)sizes->n_spans * sizeof(double), "spans", err));
     engine->span_squares = block;
     engine->need = sizes->need;
-    return MM_OK;
+    return allocate_packed(engine, sizes, err);
+}
+
+static mm_graph_options graph_options_of(const mm_engine_options *options,
+                                         const mm_backend *backend)
+{
+    return (mm_graph_options){.max_tokens = options->max_tokens,
+                              .real_bytes = backend->real_bytes,
+                              .act_bytes = backend->act_bytes,
+                              .is_training = options->training};
 }
 
 mm_status mm_engine_new(mm_engine **out, mm_model *model, const mm_engine_options *options,
@@ -183,11 +233,11 @@ mm_status mm_engine_new(mm_engine **out, mm_model *model, const mm_engine_option
     if (!engine) return MM_FAIL(err, MM_ENOMEM, "engine");
     engine->model = model;
     engine->options = *options;
-    engine->backend = mm_backend_of(mm_model_dtype(model));
+    MM_ASSERT(!options->bf16 || mm_model_dtype(model) == MM_F32);
+    engine->backend = mm_backend_of(options->bf16 ? MM_BF16 : mm_model_dtype(model));
     MM_GO(resolve_options(&engine->options, err));
     MM_GO(mm_model_table_new(&engine->table, config, err));
-    const mm_graph_options graph_options = {.max_tokens = engine->options.max_tokens,
-                                            .is_training = engine->options.training};
+    const mm_graph_options graph_options = graph_options_of(&engine->options, engine->backend);
     MM_GO(mm_graph_new(&engine->graph, config, &engine->table, &graph_options, err));
     MM_GO(mm_pool_new(&engine->pool, engine->options.threads, err));
     const engine_sizes sizes =
@@ -207,6 +257,9 @@ void mm_engine_free(mm_engine *engine)
 {
     if (!engine) return;
     mm_pool_free(engine->pool);
+    mm_free(engine->profile);
+    mm_free(engine->packed_at);
+    mm_free(engine->packed);
     mm_free(engine->span_squares);
     mm_free(engine->spans);
     mm_free(engine->thread_scratch);
@@ -232,11 +285,11 @@ int64_t mm_engine_bytes(const mm_model_config *config, mm_dtype dtype,
     mm_graph *graph = NULL;
     if (mm_model_config_resolve(&resolved, NULL) != MM_OK) return -1;
     if (resolve_options(&all, NULL) != MM_OK) return -1;
-    const mm_graph_options graph_options = {.max_tokens = all.max_tokens,
-                                            .is_training = all.training};
+    const mm_backend *backend = mm_backend_of(dtype);
+    const mm_graph_options graph_options = graph_options_of(&all, backend);
     if (mm_model_table_new(&table, &resolved, NULL) == MM_OK &&
         mm_graph_new(&graph, &resolved, &table, &graph_options, NULL) == MM_OK)
-        bytes = (int64_t)sizes_of(graph, &resolved, &table, mm_backend_of(dtype), &all).total;
+        bytes = (int64_t)sizes_of(graph, &resolved, &table, backend, &all).total;
     mm_graph_free(graph);
     mm_model_table_drop(&table);
     return bytes;
@@ -280,18 +333,52 @@ static mm_status check_batch(const mm_engine *engine, const mm_batch *batch, mm_
     return MM_OK;
 }
 
+static void *data_of(const mm_engine *engine, int32_t tensor)
+{
+    if (tensor == MM_NONE) return NULL;
+    const mm_graph_tensor *entry = &engine->graph->tensors[tensor];
+    const size_t unit = entry->cls == MM_CLASS_ACTIVATION ? 1 : engine->backend->real_bytes;
+    return (char *)engine->blocks[entry->cls] + (size_t)entry->offset * unit;
+}
+
+static const void *packed_of(const mm_engine *engine, int32_t op)
+{
+    if (packed_bytes(engine->graph, engine->backend, op) == 0) return NULL;
+    return engine->packed + engine->packed_at[op];
+}
+
+static void pack_weights(mm_engine *engine, const mm_workspace *work)
+{
+    if (!engine->packed || engine->is_packed) return;
+    const int64_t start_ns = mm_mono_ns();
+    for (int32_t i = 0; i < engine->graph->n_ops; i++) {
+        const mm_graph_op *op = &engine->graph->ops[i];
+        if (packed_bytes(engine->graph, engine->backend, i) == 0) continue;
+        engine->backend->pack_weight(work, data_of(engine, op->param[0]), op->attr.n_in,
+                                     op->attr.n_out, engine->graph->is_training,
+                                     engine->packed + engine->packed_at[i]);
+    }
+    engine->is_packed = true;
+    const double n = (double)engine->table.n_elements;
+    mm_profile_add(engine->profile, "pack", "update", false, mm_mono_ns() - start_ns, 0,
+                   n * 2 * (double)(engine->backend->real_bytes + engine->backend->act_bytes));
+}
+
+void mm_engine_reload(mm_engine *engine) { engine->is_packed = false; }
+
 static mm_status prepare_batch(mm_engine *engine, const mm_batch *batch, mm_pass *pass, mm_err *err)
 {
     MM_TRY(check_batch(engine, batch, err));
+    const int32_t width = engine->backend->query_block;
     int64_t n_blocks = 0;
     for (int32_t s = 0; s < batch->n_segments; s++) {
         const int32_t begin = batch->segments[s];
         const int32_t end = batch->segments[s + 1];
         for (int32_t t = begin; t < end; t++)
             engine->positions[t] = t - begin;
-        for (int32_t t = begin; t < end; t += MM_OP_QUERY_BLOCK)
-            engine->query_blocks[n_blocks++] = (mm_query_block){
-                begin, t, end - t < MM_OP_QUERY_BLOCK ? end : t + MM_OP_QUERY_BLOCK};
+        for (int32_t t = begin; t < end; t += width)
+            engine->query_blocks[n_blocks++] =
+                (mm_query_block){begin, t, end - t < width ? end : t + width};
     }
     pass->batch = batch;
     pass->positions = engine->positions;
@@ -302,15 +389,8 @@ static mm_status prepare_batch(mm_engine *engine, const mm_batch *batch, mm_pass
     pass->seed = engine->options.seed;
     pass->work = (mm_workspace){engine->pool, engine->shared, engine->thread_scratch,
                                 engine->need.thread_bytes};
+    pack_weights(engine, &pass->work);
     return MM_OK;
-}
-
-static void *data_of(const mm_engine *engine, int32_t tensor)
-{
-    if (tensor == MM_NONE) return NULL;
-    const mm_graph_tensor *entry = &engine->graph->tensors[tensor];
-    return (char *)engine->blocks[entry->cls] +
-           (size_t)entry->offset * engine->backend->element_bytes;
 }
 
 static void *grad_of(const mm_engine *engine, int32_t tensor)
@@ -318,30 +398,45 @@ static void *grad_of(const mm_engine *engine, int32_t tensor)
     return tensor == MM_NONE ? NULL : data_of(engine, engine->graph->tensors[tensor].grad);
 }
 
-static void run_step(const mm_engine *engine, const mm_pass *pass, int32_t index)
+static mm_op_args args_of(const mm_engine *engine, const mm_pass *pass, int32_t index)
 {
     const mm_graph_step *step = &engine->graph->steps[index];
     const mm_graph_op *op = &engine->graph->ops[step->op];
-    mm_op_args args = {.pass = pass, .attr = &op->attr};
+    mm_op_args args = {.pass = pass, .attr = &op->attr, .packed = packed_of(engine, step->op)};
     for (int i = 0; i < MM_OP_MAX_IN; i++)
         args.in[i] = data_of(engine, op->in[i]);
     for (int i = 0; i < MM_OP_MAX_OUT; i++)
         args.out[i] = data_of(engine, op->out[i]);
     for (int i = 0; i < MM_OP_MAX_PARAM; i++)
         args.param[i] = data_of(engine, op->param[i]);
-    const mm_op_slot *slot = &engine->backend->ops[op->kind];
-    if (!step->is_backward) {
-        slot->forward(&args);
-        return;
+    if (!step->is_backward) return args;
+    if (op->out[0] != MM_NONE) {
+        const int32_t d_out = engine->graph->tensors[op->out[0]].grad;
+        args.d_out = data_of(engine, d_out);
+        args.d_out_is_real = engine->graph->tensors[d_out].is_real;
     }
-    args.d_out = grad_of(engine, op->out[0]);
     for (int i = 0; i < MM_OP_MAX_IN; i++) {
         args.d_in[i] = grad_of(engine, op->in[i]);
         args.d_in_add[i] = step->d_in_add[i];
     }
     for (int i = 0; i < MM_OP_MAX_PARAM; i++)
         args.d_param[i] = grad_of(engine, op->param[i]);
-    slot->backward(&args);
+    return args;
+}
+
+static void run_step(const mm_engine *engine, const mm_pass *pass, int32_t index)
+{
+    const mm_graph_step *step = &engine->graph->steps[index];
+    const mm_op_args args = args_of(engine, pass, index);
+    const mm_op_slot *slot = &engine->backend->ops[engine->graph->ops[step->op].kind];
+    const int64_t start_ns = engine->profile ? mm_mono_ns() : 0;
+    if (step->is_backward) {
+        slot->backward(&args);
+    } else {
+        slot->forward(&args);
+    }
+    if (engine->profile)
+        mm_profile_step(engine->profile, engine->graph, step, pass->batch, mm_mono_ns() - start_ns);
 }
 
 mm_status mm_engine_eval(mm_engine *engine, const mm_batch *batch, mm_loss *loss, mm_err *err)
@@ -375,18 +470,24 @@ mm_status mm_engine_logits(mm_engine *engine, const mm_batch *batch, void *out, 
     const mm_graph_op *head = &engine->graph->ops[engine->graph->n_ops - 1];
     for (int32_t s = 0; s < engine->graph->n_ops - 1; s++)
         run_step(engine, &pass, s);
-    const mm_op_args args = {.pass = &pass,
-                             .attr = &head->attr,
-                             .in = {data_of(engine, head->in[0])},
-                             .param = {data_of(engine, head->param[0])},
-                             .out = {out}};
-    engine->backend->ops[MM_OP_LINEAR].forward(&args);
+    const int64_t C = head->attr.n_in;
+    const int64_t V = head->attr.n_out;
+    const mm_backend *backend = engine->backend;
+    const mm_matrix hidden = {data_of(engine, head->in[0]), C, 1, false};
+    const mm_target logits = {out, V, true, false};
+    const void *packed = packed_of(engine, engine->graph->n_ops - 1);
+    if (packed) {
+        backend->gemm_weight(&pass.work, batch->n_tokens, C, V, hidden, packed, logits);
+    } else {
+        backend->gemm(&pass.work, batch->n_tokens, V, C, hidden,
+                      (mm_matrix){data_of(engine, head->param[0]), 1, C, true}, logits);
+    }
     return MM_OK;
 }
 
 static char *element(const mm_engine *engine, mm_class cls, int64_t index)
 {
-    return (char *)engine->blocks[cls] + (size_t)index * engine->backend->element_bytes;
+    return (char *)engine->blocks[cls] + (size_t)index * engine->backend->real_bytes;
 }
 
 static void squares_item(void *context, int64_t item, int32_t thread)
@@ -423,7 +524,10 @@ static void adamw_item(void *context, int64_t item, int32_t thread)
 // Norm of all gradients; piece by piece in table order, whatever the threads.
 static mm_status gradient_norm(mm_engine *engine, double *norm, mm_err *err)
 {
+    const int64_t start_ns = mm_mono_ns();
     mm_pool_run(engine->pool, engine->n_spans, squares_item, engine);
+    mm_profile_add(engine->profile, "grad_norm", "update", false, mm_mono_ns() - start_ns, 0,
+                   (double)engine->table.n_elements * (double)engine->backend->real_bytes);
     double sum = 0;
     for (int32_t i = 0; i < engine->n_spans; i++) {
         if (!isfinite(engine->span_squares[i])) {
@@ -455,7 +559,13 @@ mm_status mm_engine_step(mm_engine *engine, const mm_adamw *adamw, double *grad_
                                  .eps = adamw->eps}};
     job.kept = job.decayed;
     if (!adamw->decay_all) job.kept.keep = 1.0;
+    const int64_t start_ns = mm_mono_ns();
     mm_pool_run(engine->pool, engine->n_spans, adamw_item, &job);
+    engine->is_packed = false;
+    enum { READ_AND_WRITTEN = 8 }; // weight, gradient and two moments, each way
+    mm_profile_add(engine->profile, "adamw", "update", false, mm_mono_ns() - start_ns, 0,
+                   (double)engine->table.n_elements * READ_AND_WRITTEN *
+                       (double)engine->backend->real_bytes);
     return MM_OK;
 }
 
@@ -463,7 +573,7 @@ void mm_engine_zero_grad(mm_engine *engine)
 {
     MM_ASSERT(engine->options.training);
     memset(engine->blocks[MM_CLASS_GRAD], 0,
-           (size_t)engine->graph->elements[MM_CLASS_GRAD] * engine->backend->element_bytes);
+           (size_t)engine->graph->elements[MM_CLASS_GRAD] * engine->backend->real_bytes);
 }
 
 void *mm_engine_grads(mm_engine *engine) { return engine->blocks[MM_CLASS_GRAD]; }
@@ -478,38 +588,13 @@ void *mm_engine_moment2(mm_engine *engine)
 
 int32_t mm_engine_threads(const mm_engine *engine) { return mm_pool_threads(engine->pool); }
 
-typedef struct probe_job {
-    const mm_backend *backend;
-    int64_t end_ns;
-    double *operations; // by thread
-} probe_job;
-
-static void probe_item(void *context, int64_t item, int32_t thread)
+void mm_engine_profile_start(mm_engine *engine)
 {
-    (void)thread;
-    enum { ROUNDS = 20000 };
-    const probe_job *job = context;
-    while (mm_mono_ns() < job->end_ns)
-        job->operations[item] += job->backend->peak(ROUNDS);
+    if (!engine->profile) engine->profile = mm_profile_new();
+    mm_profile_clear(engine->profile);
 }
 
-double mm_engine_probe_flops(int32_t threads, int32_t ms)
+int32_t mm_engine_profile(const mm_engine *engine, mm_op_profile *out, int32_t capacity)
 {
-    enum { MAX_THREADS = 1024 };
-    double operations[MAX_THREADS] = {0};
-    mm_pool *pool = NULL;
-    if (mm_pool_new(&pool, threads, NULL) != MM_OK) return 0;
-    // One item per thread: a worker that is late leaves its item to another only after the end,
-    // which adds nothing.
-    const int32_t n = mm_pool_threads(pool);
-    probe_job job = {mm_backend_of(MM_F32), 0, operations};
-    const int64_t start_ns = mm_mono_ns();
-    job.end_ns = start_ns + (int64_t)ms * 1000000;
-    mm_pool_run(pool, n, probe_item, &job);
-    const double seconds = (double)(mm_mono_ns() - start_ns) * 1e-9;
-    mm_pool_free(pool);
-    double sum = 0;
-    for (int32_t i = 0; i < n; i++)
-        sum += operations[i];
-    return sum / seconds;
+    return mm_profile_copy(engine->profile, out, capacity);
 }

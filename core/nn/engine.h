@@ -22,6 +22,7 @@ typedef struct mm_engine_options {
     int32_t max_segments; /* largest mm_batch.n_segments; 0 = max_tokens */
     int32_t threads;      /* 0 = all processors available to the process */
     bool training;        /* false: forward only, no gradients, no optimizer state */
+    bool bf16;            /* compute as MM_BF16; the model's values are F32 */
     uint64_t seed;        /* keys dropout */
 } mm_engine_options;
 
@@ -46,7 +47,8 @@ typedef struct mm_adamw {
 MM_NODISCARD mm_status mm_engine_new(mm_engine **out, mm_model *model,
                                      const mm_engine_options *options, mm_err *err);
 void mm_engine_free(mm_engine *engine);
-/* Bytes one mm_engine_new would take, for the estimate before a run. */
+/* Bytes one mm_engine_new would take with `dtype` as the model's or MM_BF16, for the estimate
+ * before a run. */
 int64_t mm_engine_bytes(const mm_model_config *config, mm_dtype dtype,
                         const mm_engine_options *options);
 
@@ -67,6 +69,10 @@ MM_NODISCARD mm_status mm_engine_step(mm_engine *engine, const mm_adamw *adamw, 
                                       mm_err *err);
 void mm_engine_zero_grad(mm_engine *engine);
 
+/* Must follow every change of the model's values other than by mm_engine_step: products may run on
+ * copies of the weights. */
+void mm_engine_reload(mm_engine *engine);
+
 /* Logits (T, V) of a batch in the model's dtype, for tests and scoring; `out` holds n_tokens *
  * vocab_size. */
 MM_NODISCARD mm_status mm_engine_logits(mm_engine *engine, const mm_batch *batch, void *out,
@@ -79,15 +85,38 @@ void *mm_engine_moment1(mm_engine *engine);
 void *mm_engine_moment2(mm_engine *engine);
 int32_t mm_engine_threads(const mm_engine *engine);
 
-/* Instruction set the matrix kernels run with ("avx512", "avx2", "generic"), chosen once per
- * process; MMRUN_ISA overrides it downwards. Part of the run record: other kernels, other bits. */
-const char *mm_engine_isa(void);
+/* Build of the kernels that computes in `dtype` ("amx", "avx512bf16", "avx512", "avx2", "generic"),
+ * chosen once per process; MMRUN_ISA overrides it downwards. Part of the run record: other kernels,
+ * other bits. */
+const char *mm_engine_isa(mm_dtype dtype);
+/* MM_BF16 where the processor has matrix instructions for it that beat its fp32, else MM_F32. */
+mm_dtype mm_engine_best_dtype(void);
+/* MM_ECONFIG naming the known builds when MMRUN_ISA names none of them. */
+MM_NODISCARD mm_status mm_engine_isa_check(mm_err *err);
+
+/* Where the time of an engine's passes and updates went since mm_engine_profile_start. Operations
+ * of all layers with the same name are one entry. */
+typedef struct mm_op_profile {
+    char name[24];    /* of the result: "qkv", "gate_up", "head", "adamw" … */
+    const char *kind; /* "linear", "attention" …, "update" */
+    bool is_backward;
+    int64_t calls;
+    double seconds;
+    double flops; /* multiply-adds counted twice; 0 for element-wise work */
+    double bytes; /* read and written at least once, as if caches were empty */
+} mm_op_profile;
+void mm_engine_profile_start(mm_engine *engine);
+/* Copies up to `capacity` entries in order of first use; returns how many there are. */
+int32_t mm_engine_profile(const mm_engine *engine, mm_op_profile *out, int32_t capacity);
+
 /* Floating-point operations of forward + backward for one token at context length `seq_len`
  * (docs/minimind.md). */
 double mm_model_flops_per_token(const mm_model_config *config, int32_t seq_len);
-/* Measured peak of fp32 multiply-add over `threads` threads in FLOP/s; takes about `ms`
- * milliseconds. */
-double mm_engine_probe_flops(int32_t threads, int32_t ms);
+/* Measured peak over `threads` threads in FLOP/s of the multiply-adds that the matrix kernel of
+ * `dtype` runs on; takes about `ms` milliseconds. */
+double mm_engine_probe_flops(mm_dtype dtype, int32_t threads, int32_t ms);
+/* Measured rate of reading memory far larger than the caches, in bytes/s. 0: no memory for it. */
+double mm_engine_probe_bandwidth(int32_t threads, int32_t ms);
 
 #ifdef __cplusplus
 }

@@ -269,9 +269,9 @@ static void project(mm_generator *generator, const float *x, int64_t n_in,
         return;
     }
     for (int32_t i = 0; i < n_parts; i++)
-        generator->backend->gemm(work, rows, parts[i].n_out, n_in, (mm_matrix){x, n_in, 1},
-                                 (mm_matrix){parts[i].w, 1, n_in}, parts[i].y, stride,
-                                 parts[i].add);
+        generator->backend->gemm(work, rows, parts[i].n_out, n_in, (mm_matrix){x, n_in, 1, true},
+                                 (mm_matrix){parts[i].w, 1, n_in, true},
+                                 (mm_target){parts[i].y, stride, true, parts[i].add});
 }
 
 /* x += o_proj(attention(RMSNorm(x))) */

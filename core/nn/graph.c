@@ -1,8 +1,8 @@
 /* Derives the backward list and plans memory. See graph.h.
  *
- * The subtle rule: the backward of a residual addition costs nothing. Its input gradients share the
- * memory of its output gradient; check_shared proves on the finished list that no reader sees a
- * later writer's values.
+ * The subtle rule: the backward of a residual addition costs nothing. The gradients of the sum and
+ * of both its inputs share one memory; check_shared proves on the finished list that no reader sees
+ * a later writer's values.
  */
 #include "core/nn/graph.h"
 
@@ -11,15 +11,15 @@
 #include <stdio.h>
 
 enum {
-    OPS_PER_LAYER = 13, // at most
+    OPS_PER_LAYER = 11, // at most
     OPS_OUTSIDE = 4,
-    TENSORS_PER_OP =
-        2 + 2 + 2 * 3, // outputs, their gradients, parameters with gradient and two moments
-    ALIGNMENT = 16     // elements
+    TENSORS_PER_OP = 2 * MM_OP_MAX_OUT +
+                     2 * 3, // outputs, their gradients, parameters with gradient and two moments
+    ALIGNMENT = 64          // bytes
 };
 
 int32_t mm_graph_tensor_add(mm_graph *graph, const char *name, mm_class cls, int64_t rows,
-                            int64_t cols, int64_t offset)
+                            int64_t cols, int64_t offset, bool is_real)
 {
     MM_ASSERT(graph->n_tensors < graph->tensor_capacity);
     const int32_t index = graph->n_tensors++;
@@ -28,6 +28,7 @@ int32_t mm_graph_tensor_add(mm_graph *graph, const char *name, mm_class cls, int
                                 .rows = rows,
                                 .cols = cols,
                                 .offset = offset,
+                                .is_real = is_real,
                                 .grad = MM_NONE,
                                 .storage = index,
                                 .first = MM_NONE,
@@ -48,8 +49,8 @@ static int32_t new_grad(mm_graph *graph, int32_t of)
     char name[48];
     snprintf(name, sizeof name, "d.%.44s", graph->tensors[of].name);
     const mm_graph_tensor tensor = graph->tensors[of];
-    const int32_t grad =
-        mm_graph_tensor_add(graph, name, MM_CLASS_ACTIVATION, tensor.rows, tensor.cols, 0);
+    const int32_t grad = mm_graph_tensor_add(graph, name, MM_CLASS_ACTIVATION, tensor.rows,
+                                             tensor.cols, 0, tensor.is_real);
     graph->tensors[of].grad = grad;
     return grad;
 }
@@ -62,12 +63,20 @@ static void add_param_grads(mm_graph *graph, int64_t n_elements)
         const mm_graph_tensor tensor = graph->tensors[i];
         if (tensor.cls != MM_CLASS_PARAM) continue;
         graph->tensors[i].grad = mm_graph_tensor_add(graph, tensor.name, MM_CLASS_GRAD, tensor.rows,
-                                                     tensor.cols, tensor.offset);
+                                                     tensor.cols, tensor.offset, true);
         mm_graph_tensor_add(graph, tensor.name, MM_CLASS_STATE, tensor.rows, tensor.cols,
-                            tensor.offset);
+                            tensor.offset, true);
         mm_graph_tensor_add(graph, tensor.name, MM_CLASS_STATE, tensor.rows, tensor.cols,
-                            n_elements + tensor.offset);
+                            n_elements + tensor.offset, true);
     }
+}
+
+// A gradient that lives in the memory of another.
+static void share_grad(mm_graph *graph, int32_t of, int32_t with)
+{
+    const int32_t grad = new_grad(graph, of);
+    graph->tensors[grad].storage = graph->tensors[with].storage;
+    graph->tensors[grad].is_real = graph->tensors[with].is_real;
 }
 
 // Walks the forward list backwards. The first step that writes a gradient overwrites, later ones
@@ -77,16 +86,22 @@ static void derive_backward(mm_graph *graph)
     for (int32_t at = graph->n_ops - 1; at >= 0; at--) {
         const mm_graph_op *op = &graph->ops[at];
         mm_graph_step step = {.op = at, .is_backward = true};
+        if (op->kind == MM_OP_ADD_RMSNORM) {
+            const int32_t sum = op->out[2];
+            step.d_in_add[0] = graph->tensors[sum].grad != MM_NONE;
+            if (!step.d_in_add[0]) new_grad(graph, sum);
+            for (int i = 0; i < 2; i++) {
+                MM_ASSERT(graph->tensors[op->in[i]].grad == MM_NONE);
+                share_grad(graph, op->in[i], graph->tensors[sum].grad);
+            }
+            graph->steps[graph->n_steps++] = step;
+            continue;
+        }
         for (int i = 0; i < MM_OP_MAX_IN; i++) {
             const int32_t x = op->in[i];
             if (x == MM_NONE) continue;
             step.d_in_add[i] = graph->tensors[x].grad != MM_NONE;
-            if (step.d_in_add[i]) continue;
-            const int32_t grad = new_grad(graph, x);
-            if (op->kind != MM_OP_ADD) continue;
-            const int32_t d_out = graph->tensors[op->out[0]].grad;
-            MM_ASSERT(d_out != MM_NONE);
-            graph->tensors[grad].storage = graph->tensors[d_out].storage;
+            if (!step.d_in_add[i]) new_grad(graph, x);
         }
         graph->steps[graph->n_steps++] = step;
     }
@@ -112,6 +127,7 @@ static void touch_backward(mm_graph *graph, const mm_graph_op *op, int32_t step)
     }
     if (info->reads_out) touch(graph, op->out[0], step);
     if (info->reads_aux) touch(graph, op->out[1], step);
+    if (info->reads_sum) touch(graph, op->out[2], step);
     if (op->out[0] != MM_NONE) touch(graph, graph->tensors[op->out[0]].grad, step);
 }
 
@@ -130,31 +146,27 @@ static void find_lives(mm_graph *graph)
     }
 }
 
-// Whether the backward of step s reads gradient `grad` (as its d_out).
+// Whether the backward of step s reads gradient `grad`: as its d_out, or to add to it.
 static bool reads_grad(const mm_graph *graph, int32_t s, int32_t grad)
 {
     const mm_graph_op *op = &graph->ops[graph->steps[s].op];
-    return op->out[0] != MM_NONE && graph->tensors[op->out[0]].grad == grad;
-}
-
-// Whether step s shares the memory of its d_out with the gradient of its input i, writing nothing.
-static bool is_alias(const mm_graph *graph, int32_t s, int i)
-{
-    return graph->ops[graph->steps[s].op].kind == MM_OP_ADD && !graph->steps[s].d_in_add[i];
+    for (int i = 0; i < MM_OP_MAX_OUT; i++)
+        if (op->out[i] != MM_NONE && graph->tensors[op->out[i]].grad == grad) return true;
+    return false;
 }
 
 static bool writes_storage(const mm_graph *graph, int32_t s, int32_t storage)
 {
     const mm_graph_op *op = &graph->ops[graph->steps[s].op];
     for (int i = 0; i < MM_OP_MAX_IN; i++) {
-        if (op->in[i] == MM_NONE || is_alias(graph, s, i)) continue;
+        if (op->in[i] == MM_NONE) continue;
         if (graph->tensors[graph->tensors[op->in[i]].grad].storage == storage) return true;
     }
     return false;
 }
 
-// From the step that creates a sharing gradient on, no other tensor's gradient may be written into
-// the memory before the last read of this one.
+// From the addition that completes a sharing gradient on, no other step may write into the memory
+// before the last read of this one.
 static void check_shared(const mm_graph *graph)
 {
     for (int32_t owner = 0; owner < graph->n_tensors; owner++) {
@@ -165,9 +177,11 @@ static void check_shared(const mm_graph *graph)
             const mm_graph_op *op = &graph->ops[graph->steps[s].op];
             if (reads_grad(graph, s, grad)) MM_ASSERT(!is_foreign);
             const bool is_own = op->in[0] == owner || op->in[1] == owner;
-            if (is_own && op->kind == MM_OP_ADD) is_foreign = false;
-            if (!is_own && writes_storage(graph, s, graph->tensors[grad].storage))
+            if (is_own && op->kind == MM_OP_ADD_RMSNORM) {
+                is_foreign = false;
+            } else if (!is_own && writes_storage(graph, s, graph->tensors[grad].storage)) {
                 is_foreign = true;
+            }
         }
     }
 }
@@ -177,9 +191,10 @@ static bool lives_overlap(const mm_graph_tensor *a, const mm_graph_tensor *b)
     return a->first <= b->last && b->first <= a->last;
 }
 
-static int64_t size_of(const mm_graph_tensor *tensor)
+static int64_t size_of(const mm_graph *graph, const mm_graph_tensor *tensor)
 {
-    return (tensor->rows * tensor->cols + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    const size_t element = tensor->is_real ? graph->real_bytes : graph->act_bytes;
+    return (tensor->rows * tensor->cols * (int64_t)element + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
 }
 
 // Lowest offset at which `tensor` meets none of the placed tensors alive at the same time.
@@ -192,10 +207,10 @@ static int64_t lowest_gap(const mm_graph *graph, const int32_t *placed, int32_t 
         is_moved = false;
         for (int32_t i = 0; i < n_placed; i++) {
             const mm_graph_tensor *other = &graph->tensors[placed[i]];
-            const bool apart = offset + size_of(tensor) <= other->offset ||
-                               other->offset + size_of(other) <= offset;
+            const bool apart = offset + size_of(graph, tensor) <= other->offset ||
+                               other->offset + size_of(graph, other) <= offset;
             if (apart || !lives_overlap(tensor, other)) continue;
-            offset = other->offset + size_of(other);
+            offset = other->offset + size_of(graph, other);
             is_moved = true;
         }
     }
@@ -213,7 +228,8 @@ static mm_status plan_activations(mm_graph *graph, bool no_reuse, mm_err *err)
         if (tensor->cls != MM_CLASS_ACTIVATION || tensor->storage != i || tensor->first == MM_NONE)
             continue;
         int32_t at = n++;
-        for (; at > 0 && size_of(&graph->tensors[order[at - 1]]) < size_of(tensor); at--)
+        for (; at > 0 && size_of(graph, &graph->tensors[order[at - 1]]) < size_of(graph, tensor);
+             at--)
             order[at] = order[at - 1];
         order[at] = i;
     }
@@ -221,7 +237,8 @@ static mm_status plan_activations(mm_graph *graph, bool no_reuse, mm_err *err)
     for (int32_t i = 0; i < n; i++) {
         mm_graph_tensor *tensor = &graph->tensors[order[i]];
         tensor->offset = no_reuse ? end : lowest_gap(graph, order, i, tensor);
-        if (tensor->offset + size_of(tensor) > end) end = tensor->offset + size_of(tensor);
+        if (tensor->offset + size_of(graph, tensor) > end)
+            end = tensor->offset + size_of(graph, tensor);
     }
     for (int32_t i = 0; i < graph->n_tensors; i++)
         graph->tensors[i].offset = graph->tensors[graph->tensors[i].storage].offset;
@@ -239,6 +256,8 @@ mm_status mm_graph_new(mm_graph **out, const mm_model_config *config, const mm_m
     mm_graph *graph = mm_calloc(1, sizeof *graph);
     if (!graph) return MM_FAIL(err, MM_ENOMEM, "graph");
     graph->max_tokens = options->max_tokens;
+    graph->real_bytes = options->real_bytes;
+    graph->act_bytes = options->act_bytes;
     graph->is_training = options->is_training;
     graph->op_capacity = config->num_hidden_layers * OPS_PER_LAYER + OPS_OUTSIDE;
     graph->tensor_capacity = graph->op_capacity * TENSORS_PER_OP;

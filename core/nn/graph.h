@@ -26,7 +26,8 @@ typedef struct mm_graph_tensor {
     mm_class cls;
     int64_t rows; /* the token budget for activations */
     int64_t cols;
-    int64_t offset;  /* elements from the start of the class's block */
+    int64_t offset;  /* from the start of the class's block: bytes for activations, else elements */
+    bool is_real;    /* in `real`, else in `act` (ops.h); of a gradient: what its memory holds */
     int32_t grad;    /* its gradient, MM_NONE if there is none */
     int32_t storage; /* the tensor whose memory it shares; itself normally */
     int32_t first;   /* steps between which the contents matter */
@@ -56,14 +57,18 @@ typedef struct mm_graph {
     int32_t op_capacity;
     mm_graph_step *steps; /* forward steps 0..n_ops-1, then backward */
     int32_t n_steps;
-    int64_t elements[MM_CLASS_COUNT]; /* size of each class's block */
+    int64_t elements[MM_CLASS_COUNT]; /* size of each class's block; bytes for activations */
     int64_t max_tokens;
+    size_t real_bytes;
+    size_t act_bytes;
     int32_t hidden; /* tensor that enters the head */
     bool is_training;
 } mm_graph;
 
 typedef struct mm_graph_options {
     int64_t max_tokens;
+    size_t real_bytes; /* of the backend */
+    size_t act_bytes;
     bool is_training;
     bool no_reuse; /* every activation gets its own memory: to test the planner */
 } mm_graph_options;
@@ -77,7 +82,7 @@ void mm_graph_free(mm_graph *graph);
 /* Building blocks of mm_graph_new, in the order it uses them (graph_decoder.c calls the first two).
  */
 int32_t mm_graph_tensor_add(mm_graph *graph, const char *name, mm_class cls, int64_t rows,
-                            int64_t cols, int64_t offset);
+                            int64_t cols, int64_t offset, bool is_real);
 void mm_graph_op_add(mm_graph *graph, const mm_graph_op *op);
 /* Appends the decoder's forward list. */
 void mm_graph_decoder_build(mm_graph *graph, const mm_model_config *config,

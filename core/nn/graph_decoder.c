@@ -38,10 +38,10 @@ static int32_t param(builder *build, const char *name, int64_t rows, int64_t col
         if (known->cls == MM_CLASS_PARAM && known->offset == tensor->offset) return i;
     }
     return mm_graph_tensor_add(build->graph, full + sizeof "model", MM_CLASS_PARAM, rows, cols,
-                               tensor->offset);
+                               tensor->offset, true);
 }
 
-static int32_t activation(builder *build, const char *name, int64_t cols)
+static int32_t value(builder *build, const char *name, int64_t cols, bool is_real)
 {
     char full[48];
     if (build->layer == MM_NONE) {
@@ -50,7 +50,12 @@ static int32_t activation(builder *build, const char *name, int64_t cols)
         snprintf(full, sizeof full, "%d.%s", build->layer, name);
     }
     return mm_graph_tensor_add(build->graph, full, MM_CLASS_ACTIVATION, build->graph->max_tokens,
-                               cols, 0);
+                               cols, 0, is_real);
+}
+
+static int32_t activation(builder *build, const char *name, int64_t cols)
+{
+    return value(build, name, cols, false);
 }
 
 static mm_graph_op new_op(mm_op_kind kind, int64_t n_in, int64_t n_out)
@@ -58,19 +63,25 @@ static mm_graph_op new_op(mm_op_kind kind, int64_t n_in, int64_t n_out)
     return (mm_graph_op){.kind = kind,
                          .attr = {.n_in = n_in, .n_out = n_out},
                          .in = {MM_NONE, MM_NONE},
-                         .out = {MM_NONE, MM_NONE},
+                         .out = {MM_NONE, MM_NONE, MM_NONE},
                          .param = {MM_NONE, MM_NONE}};
 }
 
-static int32_t norm(builder *build, const char *weight, const char *name, int32_t x)
+// RMSNorm of the residual stream *x, after `update` (MM_NONE at the start) is added to it.
+static int32_t norm(builder *build, const char *weight, const char *name, int32_t *x,
+                    int32_t update)
 {
     const int64_t C = build->config->hidden_size;
-    mm_graph_op op = new_op(MM_OP_RMSNORM, C, C);
+    mm_graph_op op = new_op(update == MM_NONE ? MM_OP_RMSNORM : MM_OP_ADD_RMSNORM, C, C);
     op.attr.eps = build->config->rms_norm_eps;
-    op.in[0] = x;
+    op.in[0] = *x;
     op.param[0] = param(build, weight, C, 1);
     op.out[0] = activation(build, name, C);
-    op.out[1] = activation(build, "rstd", 1);
+    op.out[1] = value(build, "rstd", 1, true);
+    if (update != MM_NONE) {
+        op.in[1] = update;
+        op.out[2] = *x = value(build, "stream", C, true);
+    }
     mm_graph_op_add(build->graph, &op);
     return op.out[0];
 }
@@ -94,18 +105,9 @@ static int32_t dropout(builder *build, const char *name, int32_t x)
     mm_graph_op op = new_op(MM_OP_DROPOUT, build->config->hidden_size, build->config->hidden_size);
     op.attr.dropout = build->config->dropout;
     op.attr.site = site;
+    op.attr.is_real = build->graph->tensors[x].is_real;
     op.in[0] = x;
-    op.out[0] = activation(build, name, build->config->hidden_size);
-    mm_graph_op_add(build->graph, &op);
-    return op.out[0];
-}
-
-static int32_t add(builder *build, const char *name, int32_t a, int32_t b)
-{
-    mm_graph_op op = new_op(MM_OP_ADD, build->config->hidden_size, build->config->hidden_size);
-    op.in[0] = a;
-    op.in[1] = b;
-    op.out[0] = activation(build, name, build->config->hidden_size);
+    op.out[0] = value(build, name, build->config->hidden_size, op.attr.is_real);
     mm_graph_op_add(build->graph, &op);
     return op.out[0];
 }
@@ -139,7 +141,7 @@ static int32_t attention(builder *build, int32_t qkv)
     op.attr.site = build->next_site++;
     op.in[0] = rope.out[0];
     op.out[0] = activation(build, "heads", op.attr.n_out);
-    op.out[1] = activation(build, "lse", config->num_attention_heads);
+    op.out[1] = value(build, "lse", config->num_attention_heads, true);
     mm_graph_op_add(build->graph, &op);
     return op.out[0];
 }
@@ -154,7 +156,8 @@ static int32_t swiglu(builder *build, int32_t gate_up)
     return op.out[0];
 }
 
-static int32_t decoder_layer(builder *build, int32_t x)
+// Adds `update`, the result of the layer before, to the stream *x; returns this layer's result.
+static int32_t decoder_layer(builder *build, int32_t *x, int32_t update)
 {
     const mm_model_config *config = build->config;
     const int64_t C = config->hidden_size;
@@ -162,19 +165,17 @@ static int32_t decoder_layer(builder *build, int32_t x)
     const int64_t q_width = config->num_attention_heads * D;
     const int64_t qkv_width = q_width + 2 * config->num_key_value_heads * D;
     const int64_t F = config->intermediate_size;
-    int32_t y = norm(build, "input_layernorm", "norm1", x);
+    int32_t y = norm(build, "input_layernorm", "norm1", x, update);
     y = linear(build, "self_attn.q_proj", "qkv", y, C,
                qkv_width); // query, key and value lie side by side
     y = attention(build, y);
     y = linear(build, "self_attn.o_proj", "attn", y, q_width, C);
     y = dropout(build, "attn_drop", y);
-    x = add(build, "x1", x, y);
-    y = norm(build, "post_attention_layernorm", "norm2", x);
+    y = norm(build, "post_attention_layernorm", "norm2", x, y);
     y = linear(build, "mlp.gate_proj", "gate_up", y, C, 2 * F); // gate and up lie side by side
     y = swiglu(build, y);
     y = linear(build, "mlp.down_proj", "ffn", y, F, C);
-    if (config->ffn_dropout) y = dropout(build, "ffn_drop", y);
-    return add(build, "x2", x, y);
+    return config->ffn_dropout ? dropout(build, "ffn_drop", y) : y;
 }
 
 void mm_graph_decoder_build(mm_graph *graph, const mm_model_config *config,
@@ -185,13 +186,14 @@ void mm_graph_decoder_build(mm_graph *graph, const mm_model_config *config,
     const int64_t C = config->hidden_size;
     mm_graph_op embed = new_op(MM_OP_EMBED, V, C);
     embed.param[0] = param(&build, "embed_tokens", V, C);
-    embed.out[0] = activation(&build, "embed", C);
+    embed.out[0] = value(&build, "embed", C, true);
     mm_graph_op_add(graph, &embed);
     int32_t x = dropout(&build, "embed_drop", embed.out[0]);
+    int32_t update = MM_NONE;
     for (build.layer = 0; build.layer < config->num_hidden_layers; build.layer++)
-        x = decoder_layer(&build, x);
+        update = decoder_layer(&build, &x, update);
     build.layer = MM_NONE;
-    graph->hidden = norm(&build, "norm", "hidden", x);
+    graph->hidden = norm(&build, "norm", "hidden", &x, update);
 
     mm_graph_op head = new_op(MM_OP_HEAD_CE, C, V);
     head.in[0] = graph->hidden;
@@ -199,8 +201,8 @@ void mm_graph_decoder_build(mm_graph *graph, const mm_model_config *config,
     if (!config->tie_word_embeddings) {
         const mm_tensor *tensor = mm_model_table_find(table, "lm_head.weight");
         MM_ASSERT(tensor);
-        head.param[0] =
-            mm_graph_tensor_add(graph, "lm_head.weight", MM_CLASS_PARAM, V, C, tensor->offset);
+        head.param[0] = mm_graph_tensor_add(graph, "lm_head.weight", MM_CLASS_PARAM, V, C,
+                                            tensor->offset, true);
     }
     mm_graph_op_add(graph, &head);
 }

@@ -17,7 +17,9 @@
 extern "C" {
 #endif
 
-typedef enum mm_dtype { MM_F32 = 0, MM_F64 = 1 } mm_dtype; /* F64 exists for gradient checks */
+/* F64 exists for gradient checks. BF16 is a way to compute: products and activations in bfloat16,
+ * sums, the residual stream, weights and moments in float; a model's own values are F32 or F64. */
+typedef enum mm_dtype { MM_F32 = 0, MM_F64 = 1, MM_BF16 = 2 } mm_dtype;
 
 typedef struct mm_model_config {
     char preset[16]; /* "v3", "v2-small", "v2", or "custom" after an import */

@@ -7,20 +7,27 @@
  * add up) and to d_in[i] when d_in_add[i], else overwrite it.
  *
  *   kind         in                 param             out                          backward reads
- *   EMBED        (pass->tokens)     w (V,C)           y (T,C)                      -
- *   RMSNORM      x (T,C)            w (C)             y (T,C), rstd (T)            x, w, rstd
+ *   EMBED        (pass->tokens)     w (V,C)           y* (T,C)                     -
+ *   RMSNORM      x* (T,C)           w (C)             y (T,C), rstd* (T)           x, w, rstd
+ *   ADD_RMSNORM  x*, u (T,C)        w (C)             y (T,C), rstd* (T), s* (T,C) s, w, rstd
  *   LINEAR       x (T,n_in)         w (n_out,n_in)    y (T,n_out)                  x, w
- *   QKNORM_ROPE  x (T,(H+2K)D)      wq (D), wk (D)    y (T,(H+2K)D), rstd (T,H+K)  x, w, rstd
- *   ATTENTION    x (T,(H+2K)D)      -                 y (T,HD), lse (T,H)          x, y, lse
+ *   QKNORM_ROPE  x (T,(H+2K)D)      wq (D), wk (D)    y (T,(H+2K)D), rstd* (T,H+K) x, w, rstd
+ *   ATTENTION    x (T,(H+2K)D)      -                 y (T,HD), lse* (T,H)         x, y, lse
  *   SWIGLU       gate|up (T,2F)     -                 y (T,F)                      x
- *   ADD          a, b (T,C)         -                 y (T,C)                      -
  *   DROPOUT      x (T,C)            -                 y (T,C)                      -
  *   HEAD_CE      h (T,C)            w (V,C)           (pass->loss)                 h, w
  *
- * QKNORM_ROPE copies the value heads; without QK-norm it has no parameters, no rstd and reads
- * nothing in backward. HEAD_CE computes the loss in both directions: backward replaces forward when
- * training, so that the logits of a row block are turned into gradients while they are in cache and
- * never kept.
+ * Tensors with a star and all parameters are in `real`, the others in `act`, which differ in the
+ * bf16 builds: the residual stream and its gradient keep full precision. A gradient has the type of
+ * its tensor, but for two: x and y of a DROPOUT may both be of the residual stream (attr.is_real),
+ * and the d_out of a LINEAR or DROPOUT whose result enters the stream is the stream's gradient
+ * itself (args.d_out_is_real).
+ *
+ * ADD_RMSNORM: s = x + u is the residual stream, y its RMSNorm; in backward the gradients of x, u
+ * and s are one memory, d_in[0], to which the norm's gradient is added. QKNORM_ROPE copies the
+ * value heads; without QK-norm it has no parameters, no rstd and reads nothing in backward. HEAD_CE
+ * computes the loss in both directions: backward replaces forward when training, so that the logits
+ * of a row block are turned into gradients while they are in cache and never kept.
  */
 #ifndef MM_NN_OPS_H
 #define MM_NN_OPS_H
@@ -31,11 +38,11 @@
 typedef enum mm_op_kind {
     MM_OP_EMBED = 0,
     MM_OP_RMSNORM,
+    MM_OP_ADD_RMSNORM,
     MM_OP_LINEAR,
     MM_OP_QKNORM_ROPE,
     MM_OP_ATTENTION,
     MM_OP_SWIGLU,
-    MM_OP_ADD,
     MM_OP_DROPOUT,
     MM_OP_HEAD_CE,
     MM_OP_COUNT
@@ -43,14 +50,13 @@ typedef enum mm_op_kind {
 
 enum {
     MM_OP_MAX_IN = 2,
-    MM_OP_MAX_OUT = 2,
+    MM_OP_MAX_OUT = 3,
     MM_OP_MAX_PARAM = 2,
     MM_OP_MAX_TOKENS = 1 << 20, /* bounds of the dropout counter, see kernels/dropout.h */
     MM_OP_MAX_HEADS = 256,
     MM_OP_MAX_COLUMNS = 1 << 22,
     MM_OP_ROW_BLOCK = 64, /* rows of one work item of the row-wise operations */
-    MM_OP_QUERY_BLOCK =
-        72 /* query rows attended together: a multiple of the matrix kernels' 4, 6, 8, 12 */
+    MM_OP_MAX_QUERY_BLOCK = 96
 };
 
 /* What does not change between batches. */
@@ -61,6 +67,7 @@ typedef struct mm_op_attr {
     int32_t kv_heads;
     int32_t head_dim;
     bool qk_norm;
+    bool is_real; /* DROPOUT of the residual stream */
     double eps;
     double dropout; /* probability to drop */
     uint32_t site;  /* which dropout of the model: part of the counter */
@@ -80,7 +87,7 @@ typedef struct mm_op_need {
     size_t thread_bytes;
 } mm_op_need;
 
-/* At most MM_OP_QUERY_BLOCK neighbouring queries of one segment. */
+/* At most mm_backend.query_block neighbouring queries of one segment. */
 typedef struct mm_query_block {
     int32_t segment_begin;
     int32_t begin;
@@ -109,8 +116,11 @@ typedef struct mm_op_args {
     const void *in[MM_OP_MAX_IN];
     void *out[MM_OP_MAX_OUT];
     const void *param[MM_OP_MAX_PARAM];
+    /* What mm_backend.pack_weight made of param[0]; NULL: packed within each product. */
+    const void *packed;
     /* backward only */
     const void *d_out;
+    bool d_out_is_real;
     void *d_in[MM_OP_MAX_IN];
     bool d_in_add[MM_OP_MAX_IN];
     void *d_param[MM_OP_MAX_PARAM];
@@ -131,7 +141,16 @@ typedef struct mm_matrix {
     const void *data;
     int64_t row_stride;
     int64_t col_stride;
+    bool is_real; /* in `real`, else in `act`; the same where the build has one type */
 } mm_matrix;
+
+/* Where a product goes: rows `stride` elements apart. */
+typedef struct mm_target {
+    void *data;
+    int64_t stride;
+    bool is_real;
+    bool add; /* add to what is there */
+} mm_target;
 
 /* One AdamW update of `n` neighbouring values; factors are precomputed by the engine. */
 typedef struct mm_adamw_factors {
@@ -148,20 +167,30 @@ typedef struct mm_adamw_factors {
 typedef struct mm_backend {
     const char *isa;
     mm_dtype dtype;
-    size_t element_bytes;
+    size_t real_bytes;   /* of one `real` */
+    size_t act_bytes;    /* of one `act` */
+    int32_t query_block; /* query rows attended together, a multiple of the register tile */
     mm_op_slot ops[MM_OP_COUNT];
-    /* c (m,n; row stride ldc) = a (m,k) b (k,n), added to c when `add`. The order of summation
-     * depends on k alone. Scratch: gemm_need. */
+    /* c (m,n) (+)= a (m,k) b (k,n). The order of summation depends on k alone. Scratch: gemm_need.
+     */
     void (*gemm)(const mm_workspace *work, int64_t m, int64_t n, int64_t k, mm_matrix a,
-                 mm_matrix b, void *c, int64_t ldc, bool add);
+                 mm_matrix b, mm_target c);
     mm_op_need (*gemm_need)(void);
+    /* A weight w (n_out,n_in), in `real`, in the order of the matrix kernel: for forward (x w^T)
+     * and, when training, behind it for backward (dy w). `out` is aligned to a cache line. */
+    size_t (*packed_bytes)(int64_t n_in, int64_t n_out, bool is_training);
+    void (*pack_weight)(const mm_workspace *work, const void *w, int64_t n_in, int64_t n_out,
+                        bool is_training, void *out);
+    /* c (m,n_out) (+)= a (m,n_in) w^T with a packed weight; m may be 1. */
+    void (*gemm_weight)(const mm_workspace *work, int64_t m, int64_t n_in, int64_t n_out,
+                        mm_matrix a, const void *packed, mm_target c);
     /* Fills (positions, D/2) tables in the build's own precision, as the published models do. */
     void (*rope_tables)(void *cos_table, void *sin_table, int64_t positions, int32_t head_dim,
                         double theta);
     double (*sum_squares)(const void *values, int64_t n);
     void (*adamw)(void *p, void *g, void *m, void *v, int64_t n, const mm_adamw_factors *factors);
-    /* Runs `rounds` rounds of independent multiply-adds in registers; returns the operations done.
-     */
+    /* Runs `rounds` rounds of independent multiply-adds (bf16: of the instruction that the matrix
+     * kernel uses) in registers; returns the operations done. */
     double (*peak)(int64_t rounds);
     const struct mm_decode_kernels *decode; /* one token at a time: core/nn/decode.h */
 } mm_backend;
@@ -180,6 +209,7 @@ typedef struct mm_op_info {
     bool reads_in;  /* backward reads in[] */
     bool reads_out; /* backward reads out[0] */
     bool reads_aux; /* backward reads out[1] */
+    bool reads_sum; /* backward reads out[2] */
 } mm_op_info;
 const mm_op_info *mm_op_info_of(mm_op_kind kind);
 

@@ -59,7 +59,7 @@ int main(int argc, char **argv)
 {
     const int32_t threads = argc > 1 ? (int32_t)strtol(argv[1], NULL, 10) : 0;
     mm_err err = {0};
-    printf("isa %s, threads %d\n", mm_engine_isa(), threads);
+    printf("isa %s, threads %d\n", mm_engine_isa(MM_F32), threads);
     for (size_t i = 0; i < sizeof ROWS / sizeof *ROWS; i++) {
         if (bench(&ROWS[i], threads, &err) == MM_OK) continue;
         fprintf(stderr, "nn_bench_generate: %s\n", err.message);

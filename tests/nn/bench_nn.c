@@ -33,12 +33,15 @@ typedef struct product {
 static double gemm_seconds(const mm_backend *backend, const mm_workspace *work, const product *p,
                            float *a, float *b, float *c)
 {
-    const mm_matrix left = p->a_transposed ? (mm_matrix){a, 1, p->m} : (mm_matrix){a, p->k, 1};
-    const mm_matrix right = p->b_transposed ? (mm_matrix){b, 1, p->k} : (mm_matrix){b, p->n, 1};
+    const mm_matrix left =
+        p->a_transposed ? (mm_matrix){a, 1, p->m, false} : (mm_matrix){a, p->k, 1, false};
+    const mm_matrix right =
+        p->b_transposed ? (mm_matrix){b, 1, p->k, false} : (mm_matrix){b, p->n, 1, false};
     double best = 1e9;
     for (int run = 0; run < RUNS; run++) {
         const int64_t start = mm_mono_ns();
-        backend->gemm(work, p->m, p->n, p->k, left, right, c, p->n, p->a_transposed);
+        backend->gemm(work, p->m, p->n, p->k, left, right,
+                      (mm_target){c, p->n, true, p->a_transposed});
         const double seconds = (double)(mm_mono_ns() - start) * 1e-9;
         if (seconds < best) best = seconds;
     }
@@ -76,9 +79,9 @@ static void bench_gemm(int32_t threads)
         a[i] = b[i] = (float)(i % 7) * 0.1f;
     for (size_t i = 0; i < sizeof products / sizeof products[0]; i++) {
         const product *p = &products[i];
-        double peak = mm_engine_probe_flops(threads, PROBE_MS);
+        double peak = mm_engine_probe_flops(MM_F32, threads, PROBE_MS);
         const double seconds = gemm_seconds(backend, &work, p, a, b, c);
-        const double after = mm_engine_probe_flops(threads, PROBE_MS);
+        const double after = mm_engine_probe_flops(MM_F32, threads, PROBE_MS);
         if (after > peak) peak = after;
         const double flops = 2.0 * (double)(p->m * p->n * p->k) / seconds;
         printf("%-8s %dt %-18s %7.1f GFLOP/s  probe %6.1f  %4.1f %%\n", backend->isa,
@@ -118,7 +121,7 @@ static void bench_step(const char *name, mm_model_config config, int32_t rows, i
     double best = 1e9;
     double best_update = 1e9;
     mm_loss loss = {0};
-    const double peak = mm_engine_probe_flops(threads, PROBE_MS);
+    const double peak = mm_engine_probe_flops(MM_F32, threads, PROBE_MS);
     for (int run = 0; run < 4; run++) {
         const mm_adamw adamw = {1e-3, 0.9, 0.999, 1e-8, 0.01, 1.0, run + 1, true};
         double norm;
@@ -131,12 +134,12 @@ static void bench_step(const char *name, mm_model_config config, int32_t rows, i
         if ((double)(end - middle) * 1e-9 < best_update)
             best_update = (double)(end - middle) * 1e-9;
     }
-    const double after = mm_engine_probe_flops(threads, PROBE_MS);
+    const double after = mm_engine_probe_flops(MM_F32, threads, PROBE_MS);
     const double flops = mm_model_flops_per_token(&config, row_tokens) * T / best;
     printf("%-8s %dt %-22s %dx%d: %8.0f tokens/s  step %.3f s (update %.3f s)  %5.1f GFLOP/s  "
            "probe %5.1f  %4.1f %%  "
            "memory %lld MB  loss %.4f\n",
-           mm_engine_isa(), (int)mm_engine_threads(engine), name, (int)rows, (int)row_tokens,
+           mm_engine_isa(MM_F32), (int)mm_engine_threads(engine), name, (int)rows, (int)row_tokens,
            T / best, best, best_update, flops * 1e-9, (peak > after ? peak : after) * 1e-9,
            100 * flops / (peak > after ? peak : after),
            (long long)(mm_engine_bytes(&config, MM_F32, &options) >> 20),

@@ -78,7 +78,7 @@ static void check_teacher_forced(const mm_model_config *config, const char *name
         const double distance = check_position(&s, at, logits);
         if (distance > worst) worst = distance;
     }
-    print_message("%s, %s: cached logits within %.2e\n", name, mm_engine_isa(), worst);
+    print_message("%s, %s: cached logits within %.2e\n", name, mm_engine_isa(MM_F32), worst);
     // Blocks of every kind: one id, a few, exactly a prefill block, more than one.
     static const int32_t blocks[] = {2, 1, 5, 192, 1, 249};
     mm_generator_reset(generator);

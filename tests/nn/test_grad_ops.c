@@ -8,7 +8,7 @@
 
 #include <math.h>
 
-enum { MAX_BACKENDS = 8, MAX_TABLES = 2, POSITIONS = 400, MAX_BLOCKS = FIXTURE_MAX_TOKENS };
+enum { MAX_BACKENDS = 16, MAX_TABLES = 2, POSITIONS = 400, MAX_BLOCKS = FIXTURE_MAX_TOKENS };
 
 static const double STEP = 1e-3;
 static const double TOLERANCE = 1e-6;
@@ -41,7 +41,9 @@ typedef struct op_run {
     table param[MAX_TABLES];
     table out;
     double *aux;
-    double *direction; // r
+    double *sum;         // out[2]
+    double sum_gradient; // of every element of it, from elsewhere
+    double *direction;   // r
     double *rope_cos;
     double *rope_sin;
 } op_run;
@@ -78,15 +80,15 @@ static void prepare_pass(op_run *run)
 {
     const mm_op_attr *attr = &run->test->attr;
     const mm_batch *batch = &run->batch.batch;
+    const int32_t width = run->backend->query_block;
     int64_t n_blocks = 0;
     for (int32_t s = 0; s < batch->n_segments; s++) {
         const int32_t begin = batch->segments[s];
         const int32_t end = batch->segments[s + 1];
         for (int32_t t = begin; t < end; t++)
             run->positions[t] = t - begin;
-        for (int32_t t = begin; t < end; t += MM_OP_QUERY_BLOCK)
-            run->blocks[n_blocks++] = (mm_query_block){
-                begin, t, t + MM_OP_QUERY_BLOCK < end ? t + MM_OP_QUERY_BLOCK : end};
+        for (int32_t t = begin; t < end; t += width)
+            run->blocks[n_blocks++] = (mm_query_block){begin, t, t + width < end ? t + width : end};
     }
     run->rope_cos = doubles(POSITIONS * (attr->head_dim / 2));
     run->rope_sin = doubles(POSITIONS * (attr->head_dim / 2));
@@ -124,6 +126,7 @@ static void run_new(op_run *run, const op_case *test)
     }
     run->out = new_table(info->n_out > 0 ? T * test->attr.n_out : 0, 5);
     run->aux = doubles(T * test->aux_cols);
+    run->sum = doubles(run->out.count);
     run->direction = doubles(run->out.count);
     fill(run->direction, run->out.count, 6);
     prepare_pass(run);
@@ -137,6 +140,7 @@ static void run_drop(op_run *run)
     }
     drop_table(&run->out);
     mm_free(run->aux);
+    mm_free(run->sum);
     mm_free(run->direction);
     mm_free(run->rope_cos);
     mm_free(run->rope_sin);
@@ -155,6 +159,12 @@ static mm_op_args args_of(op_run *run)
     }
     args.out[0] = run->out.value;
     args.out[1] = run->aux;
+    args.out[2] = run->sum;
+    if (run->test->kind == MM_OP_ADD_RMSNORM) {
+        args.d_in[1] = args.d_in[0];
+    } else if (mm_op_info_of(run->test->kind)->n_in == 1) {
+        args.in[1] = NULL;
+    }
     args.d_out = run->direction;
     return args;
 }
@@ -167,7 +177,7 @@ static double function_of(op_run *run)
     if (run->test->kind == MM_OP_HEAD_CE) return run->loss.sum * run->pass.loss_scale;
     double sum = 0;
     for (int64_t i = 0; i < run->out.count; i++)
-        sum += run->out.value[i] * run->direction[i];
+        sum += run->out.value[i] * run->direction[i] + run->sum[i] * run->sum_gradient;
     return sum;
 }
 
@@ -211,6 +221,9 @@ static void check_op(const op_case *test, bool add)
 {
     op_run run;
     run_new(&run, test);
+    const bool is_stream = test->kind == MM_OP_ADD_RMSNORM; // adds to the gradient of the sum
+    run.sum_gradient = is_stream && add ? 0.5 : 0;
+    const double start = add && !is_stream ? 0.5 : 0;
     function_of(&run);
     mm_op_args args = args_of(&run);
     for (int i = 0; i < MAX_TABLES; i++) {
@@ -225,8 +238,10 @@ static void check_op(const op_case *test, bool add)
         assert_int_equal(run.loss.count, run.batch.batch.n_labels);
         assert_true(loss == function_of(&run));
     }
+    if (is_stream)
+        memcpy(run.in[1].gradient, run.in[0].gradient, (size_t)run.in[0].count * sizeof(double));
     for (int i = 0; i < MAX_TABLES; i++) {
-        check_table(&run, &run.in[i], i == 0 ? "first input" : "second input", add ? 0.5 : 0);
+        check_table(&run, &run.in[i], i == 0 ? "first input" : "second input", start);
         check_table(&run, &run.param[i], i == 0 ? "first parameter" : "second parameter", 0.25);
     }
     run_drop(&run);
@@ -280,7 +295,12 @@ static const op_case CASES[] = {
      .lengths = THREE,
      .aux_cols = 4},
     {.kind = MM_OP_SWIGLU, .attr = {.n_in = 10, .n_out = 5}, .lengths = THREE},
-    {.kind = MM_OP_ADD, .attr = {.n_in = 7, .n_out = 7}, .lengths = THREE, .can_add = true},
+    {.kind = MM_OP_ADD_RMSNORM,
+     .attr = {.n_in = 11, .n_out = 11, .eps = 1e-3},
+     .lengths = TWO_ROW_BLOCKS,
+     .aux_cols = 1,
+     .params = {11},
+     .can_add = true},
     {.kind = MM_OP_DROPOUT,
      .attr = {.n_in = 7, .n_out = 7, .dropout = 0.4, .site = 2},
      .lengths = THREE,
@@ -321,9 +341,13 @@ static void test_tables_have_no_empty_slot(void **state)
                 fail_msg("%s: slot %d is empty", backend->isa, kind);
             assert_non_null(mm_op_info_of((mm_op_kind)kind)->name);
         }
-        assert_true(backend->gemm && backend->gemm_need && backend->rope_tables &&
+        assert_true(backend->gemm && backend->gemm_need && backend->packed_bytes &&
+                    backend->pack_weight && backend->gemm_weight && backend->rope_tables &&
                     backend->sum_squares && backend->adamw && backend->peak);
-        assert_int_equal(backend->element_bytes, backend->dtype == MM_F64 ? 8 : 4);
+        assert_int_equal(backend->real_bytes, backend->dtype == MM_F64 ? 8 : 4);
+        assert_int_equal(backend->act_bytes,
+                         backend->dtype == MM_BF16 ? 2 : (int)backend->real_bytes);
+        assert_true(backend->query_block <= MM_OP_MAX_QUERY_BLOCK);
     }
 }
 

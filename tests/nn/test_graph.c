@@ -13,20 +13,26 @@ static mm_graph *new_graph(const mm_model_config *config, mm_graph_options optio
     return graph;
 }
 
+static int64_t bytes_of(const mm_graph *graph, const mm_graph_tensor *tensor)
+{
+    return tensor->rows * tensor->cols *
+           (int64_t)(tensor->is_real ? graph->real_bytes : graph->act_bytes);
+}
+
 static void check_plan(const mm_graph *graph)
 {
     for (int32_t i = 0; i < graph->n_tensors; i++) {
         const mm_graph_tensor *a = &graph->tensors[i];
         if (a->cls != MM_CLASS_ACTIVATION || a->storage != i) continue;
         assert_true(a->offset >= 0 &&
-                    a->offset + a->rows * a->cols <= graph->elements[MM_CLASS_ACTIVATION]);
+                    a->offset + bytes_of(graph, a) <= graph->elements[MM_CLASS_ACTIVATION]);
         assert_true(a->first >= 0 && a->first <= a->last);
         for (int32_t j = 0; j < i; j++) {
             const mm_graph_tensor *b = &graph->tensors[j];
             if (b->cls != MM_CLASS_ACTIVATION || b->storage != j) continue;
             const bool together = a->first <= b->last && b->first <= a->last;
-            const bool apart = a->offset + a->rows * a->cols <= b->offset ||
-                               b->offset + b->rows * b->cols <= a->offset;
+            const bool apart = a->offset + bytes_of(graph, a) <= b->offset ||
+                               b->offset + bytes_of(graph, b) <= a->offset;
             if (together && !apart) fail_msg("%s and %s overlap", a->name, b->name);
         }
     }
@@ -35,10 +41,13 @@ static void check_plan(const mm_graph *graph)
 static void test_tensors_alive_together_do_not_overlap(void **state)
 {
     (void)state;
-    for (int variant = 0; variant < 8; variant++) {
+    for (int variant = 0; variant < 16; variant++) {
         mm_model_config config = variant & 1 ? fixture_v2() : fixture_v3();
         if (variant & 2) config.dropout = 0.1;
-        const mm_graph_options options = {.max_tokens = 50, .is_training = variant & 4};
+        const mm_graph_options options = {.max_tokens = 50,
+                                          .real_bytes = 4,
+                                          .act_bytes = variant & 8 ? 2 : 4,
+                                          .is_training = variant & 4};
         mm_graph *graph = new_graph(&config, options);
         check_plan(graph);
         mm_graph_free(graph);
@@ -53,8 +62,11 @@ static void test_reuse_saves_memory(void **state)
     int64_t elements[2][2];
     for (int training = 0; training < 2; training++) {
         for (int no_reuse = 0; no_reuse < 2; no_reuse++) {
-            const mm_graph_options options = {
-                .max_tokens = 50, .is_training = training, .no_reuse = no_reuse};
+            const mm_graph_options options = {.max_tokens = 50,
+                                              .real_bytes = 4,
+                                              .act_bytes = 4,
+                                              .is_training = training,
+                                              .no_reuse = no_reuse};
             mm_graph *graph = new_graph(&config, options);
             elements[training][no_reuse] = graph->elements[MM_CLASS_ACTIVATION];
             mm_graph_free(graph);
@@ -68,7 +80,9 @@ static void test_every_parameter_belongs_to_one_operation(void **state)
 {
     (void)state;
     const mm_model_config config = fixture_v3();
-    mm_graph *graph = new_graph(&config, (mm_graph_options){.max_tokens = 8, .is_training = true});
+    mm_graph *graph = new_graph(
+        &config,
+        (mm_graph_options){.max_tokens = 8, .real_bytes = 4, .act_bytes = 4, .is_training = true});
     int64_t covered = 0;
     for (int32_t i = 0; i < graph->n_tensors; i++)
         if (graph->tensors[i].cls == MM_CLASS_PARAM)

@@ -2,7 +2,7 @@
  *
  * A block of queries meets all keys of its segment up to its own last row: the scores of that strip
  * are one matrix product, the softmax runs along rows, the result is a second product. The strip
- * (at most MM_OP_QUERY_BLOCK x segment) stays in cache; the full square is never made. Keys and
+ * (at most QUERY_BLOCK x segment) stays in cache; the full square is never made. Keys and
  * values are packed once per block and serve all query heads of their group.
  *
  * p_j = exp(scale s_j - lse), o = sum_j m_j p_j v_j with the dropout factors m_j. Backward,
@@ -30,16 +30,22 @@ static attention_dims dims_of(const mm_op_attr *attr)
 }
 
 // Hands out consecutive pieces of a thread's scratch.
-static real *take(real **scratch, int64_t count)
+static void *take(char **scratch, size_t bytes)
 {
-    real *piece = *scratch;
-    *scratch += round_up(count, VL);
+    enum { LINE = 64 };
+    void *piece = *scratch;
+    *scratch += round_up((int64_t)bytes, LINE);
     return piece;
 }
 
-static real *scratch_of(const mm_workspace *work, int32_t thread)
+static real *take_reals(char **scratch, int64_t count)
 {
-    return (real *)(void *)(work->thread + (size_t)thread * work->thread_bytes);
+    return take(scratch, (size_t)count * sizeof(real));
+}
+
+static char *scratch_of(const mm_workspace *work, int32_t thread)
+{
+    return work->thread + (size_t)thread * work->thread_bytes;
 }
 
 // Softmax of scale * s[0, valid); zeros up to the next `n`. Returns log(sum(exp(scale s))). Both
@@ -80,21 +86,22 @@ static void attention_forward_item(void *context, int64_t item, int32_t thread)
     const int64_t stride = round_up(n, VL);
     const bool drop = args->pass->dropout_on && args->attr->dropout > 0;
 
-    const real *x = args->in[0];
-    const real *keys = x + block.segment_begin * dims.width + (dims.H + kv) * D;
-    const real *values = keys + dims.K * D;
-    real *scratch = scratch_of(&args->pass->work, thread);
-    real *packing = take(&scratch, PACKED_A_COUNT);
-    real *scores = take(&scratch, MM_OP_QUERY_BLOCK * stride);
-    real *mask = take(&scratch, stride);
-    const packed_b k =
-        gemm_pack_b(take(&scratch, packed_b_count(D, n)), D, n, (matrix){keys, 1, dims.width});
-    const packed_b v =
-        gemm_pack_b(take(&scratch, packed_b_count(n, D)), n, D, (matrix){values, dims.width, 1});
+    const act *x = args->in[0];
+    const act *keys = x + block.segment_begin * dims.width + (dims.H + kv) * D;
+    const act *values = keys + dims.K * D;
+    char *scratch = scratch_of(&args->pass->work, thread);
+    void *packing = take(&scratch, gemm_packed_a_bytes());
+    real *scores = take_reals(&scratch, QUERY_BLOCK * stride);
+    real *mask = take_reals(&scratch, stride);
+    const packed_b k = gemm_pack_b(take(&scratch, gemm_packed_b_bytes(D, n)), D, n,
+                                   (matrix){keys, 1, dims.width, false});
+    const packed_b v = gemm_pack_b(take(&scratch, gemm_packed_b_bytes(n, D)), n, D,
+                                   (matrix){values, dims.width, 1, false});
 
     for (int64_t h = kv * dims.group; h < (kv + 1) * dims.group; h++) {
-        const real *q = x + block.begin * dims.width + h * D;
-        gemm_packed(packing, rows, n, D, (matrix){q, dims.width, 1}, &k, scores, stride, false);
+        const act *q = x + block.begin * dims.width + h * D;
+        gemm_packed(packing, rows, n, D, (matrix){q, dims.width, 1, false}, &k,
+                    (target){scores, stride, true, false});
         for (int64_t i = 0; i < rows; i++) {
             const int64_t t = block.begin + i;
             const int64_t valid = t - block.segment_begin + 1;
@@ -105,8 +112,9 @@ static void attention_forward_item(void *context, int64_t item, int32_t thread)
             for (int64_t j = 0; j < valid; j++)
                 p[j] *= mask[j];
         }
-        real *out = (real *)args->out[0] + block.begin * dims.H * D + h * D;
-        gemm_packed(packing, rows, D, n, (matrix){scores, stride, 1}, &v, out, dims.H * D, false);
+        act *out = (act *)args->out[0] + block.begin * dims.H * D + h * D;
+        gemm_packed(packing, rows, D, n, (matrix){scores, stride, 1, true}, &v,
+                    (target){out, dims.H * D, false, false});
     }
 }
 
@@ -125,13 +133,21 @@ typedef struct backward_strip {
     packed_b k_by_dim; /* (D, keys) */
     packed_b v_by_dim; /* (D, keys) */
     packed_b k_by_key; /* (keys, D) */
-    real *packing;
-    real *panel; /* packed (rows, D) */
+    void *packing;
+    void *panel; /* packed (rows, D) */
     real *p;     /* (rows, keys) */
     real *ds;    /* (rows, keys) */
     real *mask;
     bool drop;
 } backward_strip;
+
+static real act_dot(const act *a, const act *b, int64_t n)
+{
+    vec sum = {0};
+    for (int64_t i = 0; i < n; i += VL)
+        sum += act_load_n(a + i, n - i) * act_load_n(b + i, n - i);
+    return vec_sum(sum);
+}
 
 // Turns scores into m p and the products do.v into ds, in place, for query row t.
 static void backward_row(const backward_strip *strip, int64_t t, int64_t h, real *p, real *ds,
@@ -142,7 +158,7 @@ static void backward_row(const backward_strip *strip, int64_t t, int64_t h, real
     const int64_t valid = t - strip->begin + 1;
     const int64_t at = (t * dims->H + h) * dims->D;
     const real pull =
-        dot_of((const real *)args->d_out + at, (const real *)args->out[0] + at, dims->D);
+        act_dot((const act *)args->d_out + at, (const act *)args->out[0] + at, dims->D);
     const real lse = ((const real *)args->out[1])[t * dims->H + h];
     if (strip->drop) op_dropout_row(args->pass, args->attr, t * dims->H + h, strip->mask, valid);
     for (int64_t j = 0; j < valid; j += VL) {
@@ -162,32 +178,32 @@ static void backward_row(const backward_strip *strip, int64_t t, int64_t h, real
 }
 
 static void backward_block(const backward_strip *strip, int64_t first, int64_t rows, int64_t h,
-                           real *dx_keys)
+                           act *dx_keys)
 {
     const attention_dims *dims = &strip->dims;
     const int64_t D = dims->D;
     const int64_t n = first + rows - strip->begin; // keys
-    const real *q = (const real *)strip->args->in[0] + first * dims->width + h * D;
-    const real *dout = (const real *)strip->args->d_out + first * dims->H * D + h * D;
-    real *dq = (real *)strip->args->d_in[0] + first * dims->width + h * D;
-    real *dx_values = dx_keys + dims->K * D;
+    const act *q = (const act *)strip->args->in[0] + first * dims->width + h * D;
+    const act *dout = (const act *)strip->args->d_out + first * dims->H * D + h * D;
+    act *dq = (act *)strip->args->d_in[0] + first * dims->width + h * D;
+    act *dx_values = dx_keys + dims->K * D;
 
-    gemm_packed(strip->packing, rows, n, D, (matrix){q, dims->width, 1}, &strip->k_by_dim, strip->p,
-                strip->stride, false);
-    gemm_packed(strip->packing, rows, n, D, (matrix){dout, dims->H * D, 1}, &strip->v_by_dim,
-                strip->ds, strip->stride, false);
+    gemm_packed(strip->packing, rows, n, D, (matrix){q, dims->width, 1, false}, &strip->k_by_dim,
+                (target){strip->p, strip->stride, true, false});
+    gemm_packed(strip->packing, rows, n, D, (matrix){dout, dims->H * D, 1, false}, &strip->v_by_dim,
+                (target){strip->ds, strip->stride, true, false});
     for (int64_t i = 0; i < rows; i++)
         backward_row(strip, first + i, h, strip->p + i * strip->stride,
                      strip->ds + i * strip->stride, n);
 
-    gemm_packed(strip->packing, rows, D, n, (matrix){strip->ds, strip->stride, 1}, &strip->k_by_key,
-                dq, dims->width, false);
-    packed_b right = gemm_pack_b(strip->panel, rows, D, (matrix){dout, dims->H * D, 1});
-    gemm_packed(strip->packing, n, D, rows, (matrix){strip->p, 1, strip->stride}, &right, dx_values,
-                dims->width, true);
-    right = gemm_pack_b(strip->panel, rows, D, (matrix){q, dims->width, 1});
-    gemm_packed(strip->packing, n, D, rows, (matrix){strip->ds, 1, strip->stride}, &right, dx_keys,
-                dims->width, true);
+    gemm_packed(strip->packing, rows, D, n, (matrix){strip->ds, strip->stride, 1, true},
+                &strip->k_by_key, (target){dq, dims->width, false, false});
+    packed_b right = gemm_pack_b(strip->panel, rows, D, (matrix){dout, dims->H * D, 1, false});
+    gemm_packed(strip->packing, n, D, rows, (matrix){strip->p, 1, strip->stride, true}, &right,
+                (target){dx_values, dims->width, false, true});
+    right = gemm_pack_b(strip->panel, rows, D, (matrix){q, dims->width, 1, false});
+    gemm_packed(strip->packing, n, D, rows, (matrix){strip->ds, 1, strip->stride, true}, &right,
+                (target){dx_keys, dims->width, false, true});
 }
 
 // One segment and key-value head: the sums over queries of dk and dv have one owner and one order.
@@ -198,32 +214,32 @@ static void attention_backward_item(void *context, int64_t item, int32_t thread)
     const int32_t *segment = args->pass->batch->segments + item / dims.K;
     const int64_t kv = item % dims.K;
     const int64_t n = segment[1] - segment[0];
-    const real *keys = (const real *)args->in[0] + segment[0] * dims.width + (dims.H + kv) * dims.D;
-    const real *values = keys + dims.K * dims.D;
-    real *dx_keys = (real *)args->d_in[0] + segment[0] * dims.width + (dims.H + kv) * dims.D;
-    real *scratch = scratch_of(&args->pass->work, thread);
+    const act *keys = (const act *)args->in[0] + segment[0] * dims.width + (dims.H + kv) * dims.D;
+    const act *values = keys + dims.K * dims.D;
+    act *dx_keys = (act *)args->d_in[0] + segment[0] * dims.width + (dims.H + kv) * dims.D;
+    char *scratch = scratch_of(&args->pass->work, thread);
     backward_strip strip = {
         .args = args, .dims = dims, .begin = segment[0], .stride = round_up(n, VL)};
     strip.drop = args->pass->dropout_on && args->attr->dropout > 0;
-    strip.packing = take(&scratch, PACKED_A_COUNT);
-    strip.panel = take(&scratch, packed_b_count(MM_OP_QUERY_BLOCK, dims.D));
-    strip.p = take(&scratch, MM_OP_QUERY_BLOCK * strip.stride);
-    strip.ds = take(&scratch, MM_OP_QUERY_BLOCK * strip.stride);
-    strip.mask = take(&scratch, strip.stride);
-    real *packed = take(&scratch, packed_b_count(dims.D, n));
-    strip.k_by_dim = gemm_pack_b(packed, dims.D, n, (matrix){keys, 1, dims.width});
-    packed = take(&scratch, packed_b_count(dims.D, n));
-    strip.v_by_dim = gemm_pack_b(packed, dims.D, n, (matrix){values, 1, dims.width});
-    packed = take(&scratch, packed_b_count(n, dims.D));
-    strip.k_by_key = gemm_pack_b(packed, n, dims.D, (matrix){keys, dims.width, 1});
+    strip.packing = take(&scratch, gemm_packed_a_bytes());
+    strip.panel = take(&scratch, gemm_packed_b_bytes(QUERY_BLOCK, dims.D));
+    strip.p = take_reals(&scratch, QUERY_BLOCK * strip.stride);
+    strip.ds = take_reals(&scratch, QUERY_BLOCK * strip.stride);
+    strip.mask = take_reals(&scratch, strip.stride);
+    void *packed = take(&scratch, gemm_packed_b_bytes(dims.D, n));
+    strip.k_by_dim = gemm_pack_b(packed, dims.D, n, (matrix){keys, 1, dims.width, false});
+    packed = take(&scratch, gemm_packed_b_bytes(dims.D, n));
+    strip.v_by_dim = gemm_pack_b(packed, dims.D, n, (matrix){values, 1, dims.width, false});
+    packed = take(&scratch, gemm_packed_b_bytes(n, dims.D));
+    strip.k_by_key = gemm_pack_b(packed, n, dims.D, (matrix){keys, dims.width, 1, false});
 
     for (int64_t j = 0; j < n; j++) {
-        memset(dx_keys + j * dims.width, 0, (size_t)dims.D * sizeof(real));
-        memset(dx_keys + j * dims.width + dims.K * dims.D, 0, (size_t)dims.D * sizeof(real));
+        memset(dx_keys + j * dims.width, 0, (size_t)dims.D * sizeof(act));
+        memset(dx_keys + j * dims.width + dims.K * dims.D, 0, (size_t)dims.D * sizeof(act));
     }
-    for (int64_t first = segment[0]; first < segment[1]; first += MM_OP_QUERY_BLOCK)
+    for (int64_t first = segment[0]; first < segment[1]; first += QUERY_BLOCK)
         for (int64_t h = kv * dims.group; h < (kv + 1) * dims.group; h++)
-            backward_block(&strip, first, least(MM_OP_QUERY_BLOCK, segment[1] - first), h, dx_keys);
+            backward_block(&strip, first, least(QUERY_BLOCK, segment[1] - first), h, dx_keys);
 }
 
 void MM_KERNEL(attention_backward)(const mm_op_args *args)
@@ -237,10 +253,12 @@ void MM_KERNEL(attention_backward)(const mm_op_args *args)
 mm_op_need MM_KERNEL(attention_need)(const mm_op_attr *attr, int64_t max_tokens)
 {
     // Sized for one segment that fills the budget, in backward, which takes the most.
+    enum { LINE = 64, PIECES = 9 };
     const int64_t D = attr->head_dim;
     const int64_t stride = round_up(max_tokens, VL);
-    const int64_t count =
-        PACKED_A_COUNT + packed_b_count(MM_OP_QUERY_BLOCK, D) + 2 * MM_OP_QUERY_BLOCK * stride +
-        stride + 2 * packed_b_count(D, max_tokens) + packed_b_count(max_tokens, D) + 8 * VL;
-    return (mm_op_need){.thread_bytes = (size_t)count * sizeof(real)};
+    const int64_t reals = 2 * QUERY_BLOCK * stride + stride;
+    return (mm_op_need){.thread_bytes = (size_t)reals * sizeof(real) + gemm_packed_a_bytes() +
+                                        gemm_packed_b_bytes(QUERY_BLOCK, D) +
+                                        2 * gemm_packed_b_bytes(D, max_tokens) +
+                                        gemm_packed_b_bytes(max_tokens, D) + PIECES * LINE};
 }

@@ -1,4 +1,4 @@
-/* Embedding, linear, SwiGLU, residual addition and dropout. Contracts: core/nn/ops.h. */
+/* Embedding, linear, SwiGLU and dropout. Contracts: core/nn/ops.h. */
 #include "core/nn/kernels/ops.h"
 
 #include "core/base/rng.h"
@@ -59,14 +59,59 @@ mm_op_need MM_KERNEL(embed_need)(const mm_op_attr *attr, int64_t max_tokens)
     return NO_NEED;
 }
 
-/* y = x w^T */
-void MM_KERNEL(linear_forward)(const mm_op_args *args)
+/* Packed weights pay where a product takes no longer than packing: in the bf16 builds. */
+size_t op_packed_bytes(int64_t n_in, int64_t n_out, bool is_training)
 {
-    const int64_t T = args->pass->batch->n_tokens;
+    return gemm_packed_b_bytes(n_in, n_out) + (is_training ? gemm_packed_b_bytes(n_out, n_in) : 0);
+}
+
+void op_pack_weight(const mm_workspace *work, const void *w, int64_t n_in, int64_t n_out,
+                    bool is_training, void *out)
+{
+    op_gemm_pack(work, out, n_in, n_out, (matrix){w, 1, n_in, true});
+    if (is_training)
+        op_gemm_pack(work, (char *)out + gemm_packed_b_bytes(n_in, n_out), n_out, n_in,
+                     (matrix){w, n_in, 1, true});
+}
+
+void op_gemm_weight(const mm_workspace *work, int64_t m, int64_t n_in, int64_t n_out, matrix a,
+                    const void *packed, target c)
+{
+    op_gemm_weights(work, m, a, &(packed_b){packed, n_in, n_out}, c);
+}
+
+/* y = x w^T */
+void op_weight_forward(const mm_op_args *args, int64_t m, matrix x, target y)
+{
+    const mm_workspace *work = &args->pass->work;
     const int64_t K = args->attr->n_in;
     const int64_t N = args->attr->n_out;
-    op_gemm(&args->pass->work, T, N, K, (matrix){args->in[0], K, 1}, (matrix){args->param[0], 1, K},
-            args->out[0], N, false);
+    if (args->packed) {
+        op_gemm_weight(work, m, K, N, x, args->packed, y);
+    } else {
+        op_gemm(work, m, N, K, x, (matrix){args->param[0], 1, K, true}, y);
+    }
+}
+
+/* dx = dy w */
+void op_weight_backward(const mm_op_args *args, int64_t m, matrix dy, target dx)
+{
+    const mm_workspace *work = &args->pass->work;
+    const int64_t K = args->attr->n_in;
+    const int64_t N = args->attr->n_out;
+    if (args->packed) {
+        const char *packed = (const char *)args->packed + gemm_packed_b_bytes(K, N);
+        op_gemm_weight(work, m, N, K, dy, packed, dx);
+    } else {
+        op_gemm(work, m, K, N, dy, (matrix){args->param[0], K, 1, true}, dx);
+    }
+}
+
+void MM_KERNEL(linear_forward)(const mm_op_args *args)
+{
+    op_weight_forward(args, args->pass->batch->n_tokens,
+                      (matrix){args->in[0], args->attr->n_in, 1, false},
+                      (target){args->out[0], args->attr->n_out, false, false});
 }
 
 /* dx (+)= dy w, dw += dy^T x */
@@ -75,10 +120,11 @@ void MM_KERNEL(linear_backward)(const mm_op_args *args)
     const int64_t T = args->pass->batch->n_tokens;
     const int64_t K = args->attr->n_in;
     const int64_t N = args->attr->n_out;
-    op_gemm(&args->pass->work, T, K, N, (matrix){args->d_out, N, 1}, (matrix){args->param[0], K, 1},
-            args->d_in[0], K, args->d_in_add[0]);
-    op_gemm(&args->pass->work, N, K, T, (matrix){args->d_out, 1, N}, (matrix){args->in[0], K, 1},
-            args->d_param[0], K, true);
+    const bool is_real = args->d_out_is_real;
+    op_weight_backward(args, T, (matrix){args->d_out, N, 1, is_real},
+                       (target){args->d_in[0], K, false, args->d_in_add[0]});
+    op_gemm(&args->pass->work, N, K, T, (matrix){args->d_out, 1, N, is_real},
+            (matrix){args->in[0], K, 1, false}, (target){args->d_param[0], K, true, true});
 }
 
 mm_op_need MM_KERNEL(linear_need)(const mm_op_attr *attr, int64_t max_tokens)
@@ -97,13 +143,13 @@ static void swiglu_forward_item(void *context, int64_t item, int32_t thread)
     const int64_t F = args->attr->n_out;
     const row_range rows = rows_of(item, args->pass->batch->n_tokens);
     for (int64_t t = rows.begin; t < rows.end; t++) {
-        const real *gate = (const real *)args->in[0] + t * 2 * F;
-        const real *up = gate + F;
-        real *y = (real *)args->out[0] + t * F;
+        const act *gate = (const act *)args->in[0] + t * 2 * F;
+        const act *up = gate + F;
+        act *y = (act *)args->out[0] + t * F;
         for (int64_t i = 0; i < F; i += VL) {
-            const vec g = vec_load_n(gate + i, F - i, 0);
-            const vec u = vec_load_n(up + i, F - i, 0);
-            vec_store_n(y + i, g / (1 + vec_exp(-g)) * u, F - i);
+            const vec g = act_load_n(gate + i, F - i);
+            const vec u = act_load_n(up + i, F - i);
+            act_store_n(y + i, g / (1 + vec_exp(-g)) * u, F - i);
         }
     }
 }
@@ -122,19 +168,19 @@ static void swiglu_backward_item(void *context, int64_t item, int32_t thread)
     const row_range rows = rows_of(item, args->pass->batch->n_tokens);
     MM_ASSERT(!args->d_in_add[0]);
     for (int64_t t = rows.begin; t < rows.end; t++) {
-        const real *gate = (const real *)args->in[0] + t * 2 * F;
-        const real *up = gate + F;
-        const real *dy = (const real *)args->d_out + t * F;
-        real *d_gate = (real *)args->d_in[0] + t * 2 * F;
-        real *d_up = d_gate + F;
+        const act *gate = (const act *)args->in[0] + t * 2 * F;
+        const act *up = gate + F;
+        const act *dy = (const act *)args->d_out + t * F;
+        act *d_gate = (act *)args->d_in[0] + t * 2 * F;
+        act *d_up = d_gate + F;
         for (int64_t i = 0; i < F; i += VL) {
             const int64_t left = F - i;
-            const vec g = vec_load_n(gate + i, left, 0);
-            const vec u = vec_load_n(up + i, left, 0);
-            const vec d = vec_load_n(dy + i, left, 0);
+            const vec g = act_load_n(gate + i, left);
+            const vec u = act_load_n(up + i, left);
+            const vec d = act_load_n(dy + i, left);
             const vec s = 1 / (1 + vec_exp(-g));
-            vec_store_n(d_gate + i, d * u * s * (1 + g * (1 - s)), left);
-            vec_store_n(d_up + i, d * g * s, left);
+            act_store_n(d_gate + i, d * u * s * (1 + g * (1 - s)), left);
+            act_store_n(d_up + i, d * g * s, left);
         }
     }
 }
@@ -146,60 +192,6 @@ void MM_KERNEL(swiglu_backward)(const mm_op_args *args)
 }
 
 mm_op_need MM_KERNEL(swiglu_need)(const mm_op_attr *attr, int64_t max_tokens)
-{
-    (void)attr;
-    (void)max_tokens;
-    return NO_NEED;
-}
-
-static void add_forward_item(void *context, int64_t item, int32_t thread)
-{
-    (void)thread;
-    const mm_op_args *args = context;
-    const int64_t C = args->attr->n_out;
-    const row_range rows = rows_of(item, args->pass->batch->n_tokens);
-    const real *restrict a = (const real *)args->in[0] + rows.begin * C;
-    const real *restrict b = (const real *)args->in[1] + rows.begin * C;
-    real *restrict y = (real *)args->out[0] + rows.begin * C;
-    for (int64_t i = 0; i < (rows.end - rows.begin) * C; i++)
-        y[i] = a[i] + b[i];
-}
-
-void MM_KERNEL(add_forward)(const mm_op_args *args)
-{
-    mm_pool_run(args->pass->work.pool, row_items(args->pass->batch->n_tokens), add_forward_item,
-                (void *)args);
-}
-
-// An input gradient that shares the memory of d_out is there already.
-static void add_backward_item(void *context, int64_t item, int32_t thread)
-{
-    (void)thread;
-    const mm_op_args *args = context;
-    const int64_t C = args->attr->n_out;
-    const row_range rows = rows_of(item, args->pass->batch->n_tokens);
-    const int64_t n = (rows.end - rows.begin) * C;
-    const real *dy = (const real *)args->d_out + rows.begin * C;
-    for (int side = 0; side < 2; side++) {
-        if (args->d_in[side] == args->d_out) continue;
-        real *restrict dx = (real *)args->d_in[side] + rows.begin * C;
-        if (!args->d_in_add[side]) {
-            memcpy(dx, dy, (size_t)n * sizeof(real));
-            continue;
-        }
-        for (int64_t i = 0; i < n; i++)
-            dx[i] += dy[i];
-    }
-}
-
-void MM_KERNEL(add_backward)(const mm_op_args *args)
-{
-    if (args->d_in[0] == args->d_out && args->d_in[1] == args->d_out) return;
-    mm_pool_run(args->pass->work.pool, row_items(args->pass->batch->n_tokens), add_backward_item,
-                (void *)args);
-}
-
-mm_op_need MM_KERNEL(add_need)(const mm_op_attr *attr, int64_t max_tokens)
 {
     (void)attr;
     (void)max_tokens;
@@ -221,9 +213,8 @@ void op_dropout_row(const mm_pass *pass, const mm_op_attr *attr, int64_t row, re
 
 typedef struct dropout_job {
     const mm_op_args *args;
-    const real *from;
-    real *to;
-    bool add;
+    matrix from;
+    target to;
 } dropout_job;
 
 static void dropout_item(void *context, int64_t item, int32_t thread)
@@ -233,35 +224,35 @@ static void dropout_item(void *context, int64_t item, int32_t thread)
     const int64_t C = job->args->attr->n_out;
     real *mask = (real *)(void *)(pass->work.thread + (size_t)thread * pass->work.thread_bytes);
     const row_range rows = rows_of(item, pass->batch->n_tokens);
+    for (int64_t i = 0; !pass->dropout_on && i < C; i++)
+        mask[i] = 1;
     for (int64_t t = rows.begin; t < rows.end; t++) {
-        const real *from = job->from + t * C;
-        real *to = job->to + t * C;
-        op_dropout_row(pass, job->args->attr, t, mask, C);
-        for (int64_t i = 0; i < C; i++)
-            to[i] = job->add ? to[i] + from[i] * mask[i] : from[i] * mask[i];
+        const matrix from = gemm_from(job->from, t, 0);
+        const target to = gemm_at(job->to, t, 0);
+        if (pass->dropout_on) op_dropout_row(pass, job->args->attr, t, mask, C);
+        for (int64_t i = 0; i < C; i += VL) {
+            vec v = row_load(from.data, i, C - i, from.is_real) * vec_load_n(mask + i, C - i, 0);
+            if (to.add) v += row_load(to.data, i, C - i, to.is_real);
+            row_store(to.data, i, v, C - i, to.is_real);
+        }
     }
-}
-
-static void dropout_run(dropout_job job)
-{
-    const mm_pass *pass = job.args->pass;
-    if (!pass->dropout_on) {
-        MM_ASSERT(!job.add);
-        const size_t bytes = (size_t)(pass->batch->n_tokens * job.args->attr->n_out) * sizeof(real);
-        memcpy(job.to, job.from, bytes);
-        return;
-    }
-    mm_pool_run(pass->work.pool, row_items(pass->batch->n_tokens), dropout_item, &job);
 }
 
 void MM_KERNEL(dropout_forward)(const mm_op_args *args)
 {
-    dropout_run((dropout_job){args, args->in[0], args->out[0], false});
+    const int64_t C = args->attr->n_out;
+    const bool is_real = args->attr->is_real;
+    dropout_job job = {args, {args->in[0], C, 1, is_real}, {args->out[0], C, is_real, false}};
+    mm_pool_run(args->pass->work.pool, row_items(args->pass->batch->n_tokens), dropout_item, &job);
 }
 
 void MM_KERNEL(dropout_backward)(const mm_op_args *args)
 {
-    dropout_run((dropout_job){args, args->d_out, args->d_in[0], args->d_in_add[0]});
+    const int64_t C = args->attr->n_out;
+    dropout_job job = {args,
+                       {args->d_out, C, 1, args->d_out_is_real},
+                       {args->d_in[0], C, args->attr->is_real, args->d_in_add[0]}};
+    mm_pool_run(args->pass->work.pool, row_items(args->pass->batch->n_tokens), dropout_item, &job);
 }
 
 mm_op_need MM_KERNEL(dropout_need)(const mm_op_attr *attr, int64_t max_tokens)

@@ -1,5 +1,32 @@
-/* Matrix product: packing, register kernel, tiles. See gemm.h. */
+/* Matrix product of `real` panels: packing, register kernel, tiles. See gemm.h.
+ *
+ * Operands kept as bfloat16 are widened while they are packed, which loses nothing; a result that
+ * is kept as bfloat16 is summed in a block of `real` and rounded once.
+ */
 #include "core/nn/kernels/gemm.h"
+
+enum {
+#if MM_VECTOR_BYTES == 64
+    GEMM_MR = 12, /* 24 of 32 registers accumulate */
+#elif MM_VECTOR_BYTES == 32
+    GEMM_MR = 6, /* 12 of 16 */
+#elif defined(__aarch64__)
+    GEMM_MR = 8, /* 16 of 32 */
+#else
+    GEMM_MR = 4, /* 8 of 16: SSE needs a register for the product */
+#endif
+    GEMM_NR = 2 * VL,
+    GEMM_KC = 256,
+    GEMM_MC = 384,                 /* 4 times a multiple of every GEMM_MR */
+    GEMM_NC = GEMM_MAX_ACT_COLUMNS /* 4 times a multiple of every GEMM_NR */
+};
+
+enum { PACKED_A_COUNT = GEMM_MC * GEMM_KC + VL, PACKED_B_COUNT = GEMM_NC * GEMM_KC };
+#if MM_KERNEL_BF16
+enum { SUM_COUNT = GEMM_MC * GEMM_NC }; // a block of sums before rounding
+#else
+enum { SUM_COUNT = 0 };
+#endif
 
 _Static_assert(GEMM_MC / 4 % GEMM_MR == 0 && GEMM_NC / 4 % GEMM_NR == 0,
                "the least items are whole panels");
@@ -45,18 +72,40 @@ static inline void transpose(vec rows[VL])
 _Static_assert((int)GEMM_MR % (int)VL == 0 || (int)GEMM_MR < (int)VL,
                "a panel is whole vectors or less than one");
 
+// Element i of a view's data, and a vector from there on.
+static inline real source_at(const void *data, int64_t i, bool is_real)
+{
+#if MM_KERNEL_BF16
+    if (!is_real) {
+        const uint32_t bits = (uint32_t)((const act *)data)[i] << 16;
+        real value;
+        memcpy(&value, &bits, sizeof value);
+        return value;
+    }
+#else
+    (void)is_real;
+#endif
+    return ((const real *)data)[i];
+}
+
+static inline vec source_load(const void *data, int64_t i, bool is_real)
+{
+    return is_real ? vec_load((const real *)data + i) : act_load((const act *)data + i);
+}
+
 // The first steps of a panel whose rows lie along k, VL x VL values at a time; returns the steps
 // done.
 static inline int64_t pack_along_k(real *out, int64_t width, int64_t n_rows, int64_t k,
-                                   const real *data, int64_t row_stride)
+                                   const void *data, int64_t row_stride, bool is_real)
 {
     int64_t p = 0;
     for (; p + VL <= k; p += VL) {
         for (int64_t first = 0; first < width; first += VL) {
             vec rows[VL];
             for (int64_t r = 0; r < VL; r++)
-                rows[r] =
-                    first + r < n_rows ? vec_load(data + (first + r) * row_stride + p) : (vec){0};
+                rows[r] = first + r < n_rows
+                              ? source_load(data, (first + r) * row_stride + p, is_real)
+                              : (vec){0};
             transpose(rows);
             for (int64_t r = 0; r < VL; r++)
                 vec_store(out + (p + r) * width + first, rows[r]);
@@ -69,18 +118,20 @@ static inline int64_t pack_along_k(real *out, int64_t width, int64_t n_rows, int
 // zeros.
 static inline __attribute__((always_inline)) void pack_panel(real *restrict out, int64_t width,
                                                              int64_t n_rows, int64_t k,
-                                                             const real *restrict data,
-                                                             int64_t row_stride, int64_t k_stride)
+                                                             const void *data, int64_t row_stride,
+                                                             int64_t k_stride, bool is_real)
 {
     if (row_stride == 1 && n_rows == width) {
         for (int64_t p = 0; p < k; p++)
-            memcpy(out + p * width, data + p * k_stride, (size_t)width * sizeof(real));
+            for (int64_t r = 0; r < width; r++)
+                out[p * width + r] = source_at(data, p * k_stride + r, is_real);
         return;
     }
-    for (int64_t p = k_stride == 1 ? pack_along_k(out, width, n_rows, k, data, row_stride) : 0;
+    for (int64_t p = k_stride == 1 ? pack_along_k(out, width, n_rows, k, data, row_stride, is_real)
+                                   : 0;
          p < k; p++) {
         for (int64_t r = 0; r < n_rows; r++)
-            out[p * width + r] = data[r * row_stride + p * k_stride];
+            out[p * width + r] = source_at(data, r * row_stride + p * k_stride, is_real);
         for (int64_t r = n_rows; r < width; r++)
             out[p * width + r] = 0;
     }
@@ -88,25 +139,52 @@ static inline __attribute__((always_inline)) void pack_panel(real *restrict out,
 
 static void pack_a(real *out, int64_t m, int64_t k, matrix a)
 {
-    for (int64_t i = 0; i < m; i += GEMM_MR, out += GEMM_MR * k)
-        pack_panel(out, GEMM_MR, least(GEMM_MR, m - i), k, a.data + i * a.row_stride, a.row_stride,
-                   a.col_stride);
+    for (int64_t i = 0; i < m; i += GEMM_MR, out += GEMM_MR * k) {
+        const matrix rows = gemm_from(a, i, 0);
+        const int64_t n_rows = least(GEMM_MR, m - i);
+        if (a.is_real) {
+            pack_panel(out, GEMM_MR, n_rows, k, rows.data, a.row_stride, a.col_stride, true);
+        } else {
+            pack_panel(out, GEMM_MR, n_rows, k, rows.data, a.row_stride, a.col_stride, false);
+        }
+    }
 }
 
 static void pack_b_block(real *out, int64_t k, int64_t n, matrix b)
 {
-    for (int64_t j = 0; j < n; j += GEMM_NR, out += GEMM_NR * k)
-        pack_panel(out, GEMM_NR, least(GEMM_NR, n - j), k, b.data + j * b.col_stride, b.col_stride,
-                   b.row_stride);
+    for (int64_t j = 0; j < n; j += GEMM_NR, out += GEMM_NR * k) {
+        const matrix cols = gemm_from(b, 0, j);
+        const int64_t n_cols = least(GEMM_NR, n - j);
+        if (b.is_real) {
+            pack_panel(out, GEMM_NR, n_cols, k, cols.data, b.col_stride, b.row_stride, true);
+        } else {
+            pack_panel(out, GEMM_NR, n_cols, k, cols.data, b.col_stride, b.row_stride, false);
+        }
+    }
 }
 
-packed_b gemm_pack_b(real *out, int64_t k, int64_t n, matrix b)
+size_t gemm_packed_b_bytes(int64_t k, int64_t n)
+{
+    enum { LINE = 64 };
+    const int64_t bytes = k * round_up(n, GEMM_NR) * (int64_t)sizeof(real);
+    return (size_t)round_up(bytes, LINE);
+}
+
+size_t gemm_packed_a_bytes(void) { return sizeof(real) * (PACKED_A_COUNT + SUM_COUNT); }
+
+// Panels [first, first + cols) of B, at their place in the packed whole.
+static void pack_b_columns(real *out, int64_t k, int64_t n, matrix b, int64_t first, int64_t cols)
 {
     const int64_t width = round_up(n, GEMM_NR);
     for (int64_t p = 0; p < k; p += GEMM_KC) {
-        const matrix block = {b.data + p * b.row_stride, b.row_stride, b.col_stride};
-        pack_b_block(out + p * width, least(GEMM_KC, k - p), n, block);
+        const int64_t steps = least(GEMM_KC, k - p);
+        pack_b_block(out + p * width + first * steps, steps, cols, gemm_from(b, p, first));
     }
+}
+
+packed_b gemm_pack_b(void *out, int64_t k, int64_t n, matrix b)
+{
+    pack_b_columns(out, k, n, b, 0, n);
     return (packed_b){out, k, n};
 }
 
@@ -155,33 +233,73 @@ static void tiles(int64_t m, int64_t n, int64_t k, const real *a, const real *b,
                  least(GEMM_NR, n - j), add);
 }
 
-// c = 0 for a sum without terms.
-static void clear(real *c, int64_t m, int64_t n, int64_t ldc)
+// Where the sums of a block of c are kept while they grow: c itself, or scratch that is rounded
+// into c at the end.
+typedef struct sums {
+    real *data;
+    int64_t stride;
+    bool add; /* the first terms are added to what is there */
+} sums;
+
+static sums sums_begin(real *scratch, int64_t m, int64_t n, int64_t k, target c)
 {
-    for (int64_t i = 0; i < m; i++)
-        memset(c + i * ldc, 0, (size_t)n * sizeof(real));
+    sums out = {c.data, c.stride, c.add};
+#if MM_KERNEL_BF16
+    if (!c.is_real) {
+        MM_ASSERT(m <= GEMM_MC && n <= GEMM_NC);
+        out = (sums){scratch, GEMM_NC, c.add};
+        for (int64_t i = 0; c.add && i < m; i++)
+            for (int64_t j = 0; j < n; j += VL)
+                vec_store_n(scratch + i * GEMM_NC + j,
+                            act_load_n((const act *)c.data + i * c.stride + j, n - j), n - j);
+    }
+#else
+    (void)scratch;
+#endif
+    if (k > 0 || c.add) return out;
+    for (int64_t i = 0; i < m; i++) // a sum without terms
+        memset(out.data + i * out.stride, 0, (size_t)n * sizeof(real));
+    return out;
 }
 
-void gemm_packed(real *scratch, int64_t m, int64_t n, int64_t k, matrix a, const packed_b *b,
-                 real *c, int64_t ldc, bool add)
+static void sums_end(const sums *done, int64_t m, int64_t n, target c)
+{
+#if MM_KERNEL_BF16
+    if (c.is_real) return;
+    for (int64_t i = 0; i < m; i++)
+        for (int64_t j = 0; j < n; j += VL)
+            act_store_n((act *)c.data + i * c.stride + j,
+                        vec_load_n(done->data + i * done->stride + j, n - j, 0), n - j);
+#else
+    (void)done;
+    (void)m;
+    (void)n;
+    (void)c;
+#endif
+}
+
+void gemm_packed(void *scratch, int64_t m, int64_t n, int64_t k, matrix a, const packed_b *b,
+                 target c)
 {
     MM_ASSERT(k <= b->k && n <= b->n);
-    if (k == 0 && !add) clear(c, m, n, ldc);
     const int64_t width = round_up(b->n, GEMM_NR);
-    for (int64_t p = 0; p < k; p += GEMM_KC) {
-        const int64_t packed_k = least(GEMM_KC, b->k - p);
-        const int64_t used_k = least(GEMM_KC, k - p);
-        for (int64_t i = 0; i < m; i += GEMM_MC) {
-            const int64_t rows = least(GEMM_MC, m - i);
-            const matrix block = {a.data + i * a.row_stride + p * a.col_stride, a.row_stride,
-                                  a.col_stride};
-            pack_a(scratch, rows, used_k, block);
+    real *packed_a = scratch;
+    for (int64_t i = 0; i < m; i += GEMM_MC) {
+        const int64_t rows = least(GEMM_MC, m - i);
+        const target c_rows = gemm_at(c, i, 0);
+        const sums sum = sums_begin(packed_a + PACKED_A_COUNT, rows, n, k, c_rows);
+        for (int64_t p = 0; p < k; p += GEMM_KC) {
+            const int64_t packed_k = least(GEMM_KC, b->k - p);
+            const int64_t used_k = least(GEMM_KC, k - p);
+            pack_a(packed_a, rows, used_k, gemm_from(a, i, p));
             for (int64_t r = 0; r < rows; r += GEMM_MR)
                 for (int64_t j = 0; j < n; j += GEMM_NR)
-                    tile(used_k, scratch + r * used_k, b->data + p * width + j * packed_k,
-                         c + (i + r) * ldc + j, ldc, least(GEMM_MR, rows - r),
-                         least(GEMM_NR, n - j), add || p > 0);
+                    tile(used_k, packed_a + r * used_k,
+                         (const real *)b->data + p * width + j * packed_k,
+                         sum.data + r * sum.stride + j, sum.stride, least(GEMM_MR, rows - r),
+                         least(GEMM_NR, n - j), sum.add || p > 0);
         }
+        sums_end(&sum, rows, n, c_rows);
     }
 }
 
@@ -192,9 +310,8 @@ typedef struct gemm_job {
     int64_t item_n; // columns of one item, a multiple of GEMM_NR
     int64_t n_across;
     matrix a, b;
-    real *c;
-    int64_t ldc;
-    bool add;
+    const packed_b *ready; // NULL: b is packed on the way
+    target c;
 } gemm_job;
 
 static void gemm_item(void *context, int64_t item, int32_t thread)
@@ -205,21 +322,21 @@ static void gemm_item(void *context, int64_t item, int32_t thread)
     const int64_t rows = least(job->item_m, job->m - i);
     const int64_t cols = least(job->item_n, job->n - j);
     real *packed_a = (real *)(void *)(job->work->thread + (size_t)thread * job->work->thread_bytes);
-    real *packed = packed_a + PACKED_A_COUNT;
-    const matrix a = job->a;
-    const matrix b = job->b;
-    real *c = job->c + i * job->ldc + j;
-    if (job->k == 0 && !job->add) clear(c, rows, cols, job->ldc);
+    real *packed = packed_a + PACKED_A_COUNT + SUM_COUNT;
+    const target c = gemm_at(job->c, i, j);
+    const sums sum = sums_begin(packed_a + PACKED_A_COUNT, rows, cols, job->k, c);
     for (int64_t p = 0; p < job->k; p += GEMM_KC) {
         const int64_t k = least(GEMM_KC, job->k - p);
-        const matrix a_block = {a.data + i * a.row_stride + p * a.col_stride, a.row_stride,
-                                a.col_stride};
-        const matrix b_block = {b.data + p * b.row_stride + j * b.col_stride, b.row_stride,
-                                b.col_stride};
-        pack_a(packed_a, rows, k, a_block);
-        pack_b_block(packed, k, cols, b_block);
-        tiles(rows, cols, k, packed_a, packed, c, job->ldc, job->add || p > 0);
+        const real *panels = packed;
+        if (job->ready) {
+            panels = (const real *)job->ready->data + p * round_up(job->n, GEMM_NR) + j * k;
+        } else {
+            pack_b_block(packed, k, cols, gemm_from(job->b, p, j));
+        }
+        pack_a(packed_a, rows, k, gemm_from(job->a, i, p));
+        tiles(rows, cols, k, packed_a, panels, sum.data, sum.stride, sum.add || p > 0);
     }
+    sums_end(&sum, rows, cols, c);
 }
 
 static int64_t pieces(int64_t n, int64_t size) { return (n + size - 1) / size; }
@@ -244,17 +361,47 @@ static void choose_items(gemm_job *job)
     job->n_across = pieces(job->n, job->item_n);
 }
 
-void op_gemm(const mm_workspace *work, int64_t m, int64_t n, int64_t k, matrix a, matrix b, real *c,
-             int64_t ldc, bool add)
+static void run(gemm_job *job)
 {
-    MM_ASSERT(work->thread_bytes >= op_gemm_need().thread_bytes);
-    gemm_job job = {
-        .work = work, .m = m, .n = n, .k = k, .a = a, .b = b, .c = c, .ldc = ldc, .add = add};
-    choose_items(&job);
-    mm_pool_run(work->pool, pieces(m, job.item_m) * job.n_across, gemm_item, &job);
+    MM_ASSERT(job->work->thread_bytes >= op_gemm_need().thread_bytes);
+    choose_items(job);
+    mm_pool_run(job->work->pool, pieces(job->m, job->item_m) * job->n_across, gemm_item, job);
+}
+
+void op_gemm(const mm_workspace *work, int64_t m, int64_t n, int64_t k, matrix a, matrix b,
+             target c)
+{
+    run(&(gemm_job){.work = work, .m = m, .n = n, .k = k, .a = a, .b = b, .c = c});
+}
+
+void op_gemm_weights(const mm_workspace *work, int64_t m, matrix a, const packed_b *b, target c)
+{
+    run(&(gemm_job){.work = work, .m = m, .n = b->n, .k = b->k, .a = a, .ready = b, .c = c});
+}
+
+typedef struct pack_job {
+    real *out;
+    int64_t k, n;
+    matrix b;
+} pack_job;
+
+static void pack_item(void *context, int64_t item, int32_t thread)
+{
+    (void)thread;
+    const pack_job *job = context;
+    const int64_t first = item * GEMM_NR;
+    pack_b_columns(job->out, job->k, job->n, job->b, first, least(GEMM_NR, job->n - first));
+}
+
+packed_b op_gemm_pack(const mm_workspace *work, void *out, int64_t k, int64_t n, matrix b)
+{
+    pack_job job = {out, k, n, b};
+    mm_pool_run(work->pool, pieces(n, GEMM_NR), pack_item, &job);
+    return (packed_b){out, k, n};
 }
 
 mm_op_need op_gemm_need(void)
 {
-    return (mm_op_need){.thread_bytes = sizeof(real) * (PACKED_A_COUNT + PACKED_B_COUNT)};
+    return (mm_op_need){.thread_bytes =
+                            sizeof(real) * (PACKED_A_COUNT + SUM_COUNT + PACKED_B_COUNT)};
 }

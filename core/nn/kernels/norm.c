@@ -6,34 +6,31 @@
  */
 #include "core/nn/kernels/ops.h"
 
-static real inverse_rms(const real *x, int64_t n, double eps)
+static real inverse_rms(real sum_squares, int64_t n, double eps)
 {
-    return 1 / real_sqrt(dot_of(x, x, n) / (real)n + (real)eps);
+    return 1 / real_sqrt(sum_squares / (real)n + (real)eps);
 }
 
-static void scale_row(real *y, const real *x, const real *w, real r, int64_t n)
-{
-    for (int64_t i = 0; i < n; i += VL)
-        vec_store_n(y + i, vec_load_n(x + i, n - i, 0) * r * vec_load_n(w + i, n - i, 0), n - i);
-}
-
-// One row of the backward formula; dw collects the row's part of the weight gradient.
-static void norm_row_backward(real *dx, bool add, real *dw, const real *dy, const real *x,
-                              const real *w, real r, int64_t n)
+// One row of the backward formula; dw collects the row's part of the weight gradient. x and dx have
+// one type, dy the other's.
+static inline __attribute__((always_inline)) void norm_row_backward(void *dx, bool add, real *dw,
+                                                                    const void *dy, const void *x,
+                                                                    const real *w, real r,
+                                                                    int64_t n, bool x_is_real)
 {
     vec sum = {0};
     for (int64_t i = 0; i < n; i += VL) {
-        const vec d = vec_load_n(dy + i, n - i, 0);
-        const vec v = vec_load_n(x + i, n - i, 0);
+        const vec d = row_load(dy, i, n - i, !x_is_real);
+        const vec v = row_load(x, i, n - i, x_is_real);
         sum += d * v * vec_load_n(w + i, n - i, 0);
         vec_store_n(dw + i, vec_load_n(dw + i, n - i, 0) + d * v * r, n - i);
     }
     const real pull = vec_sum(sum) * r * r * r / (real)n;
     for (int64_t i = 0; i < n; i += VL) {
-        const vec g = vec_load_n(dy + i, n - i, 0) * vec_load_n(w + i, n - i, 0);
-        vec d = g * r - vec_load_n(x + i, n - i, 0) * pull;
-        if (add) d += vec_load_n(dx + i, n - i, 0);
-        vec_store_n(dx + i, d, n - i);
+        const vec g = row_load(dy, i, n - i, !x_is_real) * vec_load_n(w + i, n - i, 0);
+        vec d = g * r - row_load(x, i, n - i, x_is_real) * pull;
+        if (add) d += row_load(dx, i, n - i, x_is_real);
+        row_store(dx, i, d, n - i, x_is_real);
     }
 }
 
@@ -43,11 +40,22 @@ static void rmsnorm_forward_item(void *context, int64_t item, int32_t thread)
     const mm_op_args *args = context;
     const int64_t C = args->attr->n_in;
     const row_range rows = rows_of(item, args->pass->batch->n_tokens);
-    real *rstd = args->out[1];
+    const real *w = args->param[0];
     for (int64_t t = rows.begin; t < rows.end; t++) {
         const real *x = (const real *)args->in[0] + t * C;
-        rstd[t] = inverse_rms(x, C, args->attr->eps);
-        scale_row((real *)args->out[0] + t * C, x, args->param[0], rstd[t], C);
+        if (args->in[1]) { // the stream takes in its new part first
+            const act *u = (const act *)args->in[1] + t * C;
+            real *s = (real *)args->out[2] + t * C;
+            for (int64_t i = 0; i < C; i += VL)
+                vec_store_n(s + i, vec_load_n(x + i, C - i, 0) + act_load_n(u + i, C - i), C - i);
+            x = s;
+        }
+        const real r = inverse_rms(dot_of(x, x, C), C, args->attr->eps);
+        ((real *)args->out[1])[t] = r;
+        act *y = (act *)args->out[0] + t * C;
+        for (int64_t i = 0; i < C; i += VL)
+            act_store_n(y + i, vec_load_n(x + i, C - i, 0) * r * vec_load_n(w + i, C - i, 0),
+                        C - i);
     }
 }
 
@@ -63,13 +71,14 @@ static void rmsnorm_backward_item(void *context, int64_t item, int32_t thread)
     const mm_op_args *args = context;
     const int64_t C = args->attr->n_in;
     const row_range rows = rows_of(item, args->pass->batch->n_tokens);
+    const real *x = args->in[1] ? args->out[2] : args->in[0];
     const real *rstd = args->out[1];
     real *dw = (real *)(void *)args->pass->work.shared + item * C;
     memset(dw, 0, (size_t)C * sizeof(real));
     for (int64_t t = rows.begin; t < rows.end; t++)
         norm_row_backward((real *)args->d_in[0] + t * C, args->d_in_add[0], dw,
-                          (const real *)args->d_out + t * C, (const real *)args->in[0] + t * C,
-                          args->param[0], rstd[t], C);
+                          (const act *)args->d_out + t * C, x + t * C, args->param[0], rstd[t], C,
+                          true);
 }
 
 void MM_KERNEL(rmsnorm_backward)(const mm_op_args *args)
@@ -86,19 +95,61 @@ mm_op_need MM_KERNEL(rmsnorm_need)(const mm_op_attr *attr, int64_t max_tokens)
                             (size_t)(row_items(max_tokens) * attr->n_in) * sizeof(real)};
 }
 
-// x rotated by the angles of one position; sign -1 rotates back. y may be x.
-static void rotate(real *y, const real *x, const real *cosine, const real *sine, real sign,
-                   int64_t half)
+void MM_KERNEL(add_rmsnorm_forward)(const mm_op_args *args) { MM_KERNEL(rmsnorm_forward)(args); }
+
+void MM_KERNEL(add_rmsnorm_backward)(const mm_op_args *args)
+{
+    MM_ASSERT(args->d_in[1] == args->d_in[0]);
+    MM_KERNEL(rmsnorm_backward)(args);
+}
+
+mm_op_need MM_KERNEL(add_rmsnorm_need)(const mm_op_attr *attr, int64_t max_tokens)
+{
+    return MM_KERNEL(rmsnorm_need)(attr, max_tokens);
+}
+
+// One head's x, scaled by r w where w is there, then rotated by the angles of its position.
+static inline void rotate_forward(act *y, const act *x, const real *w, real r, const real *cosine,
+                                  const real *sine, int64_t half)
 {
     for (int64_t i = 0; i < half; i += VL) {
         const int64_t left = half - i;
         const vec c = vec_load_n(cosine + i, left, 0);
-        const vec s = vec_load_n(sine + i, left, 0) * sign;
-        const vec a = vec_load_n(x + i, left, 0);
-        const vec b = vec_load_n(x + half + i, left, 0);
-        vec_store_n(y + i, a * c - b * s, left);
-        vec_store_n(y + half + i, b * c + a * s, left);
+        const vec s = vec_load_n(sine + i, left, 0);
+        vec a = act_load_n(x + i, left);
+        vec b = act_load_n(x + half + i, left);
+        if (w) {
+            a *= r * vec_load_n(w + i, left, 0);
+            b *= r * vec_load_n(w + half + i, left, 0);
+        }
+        act_store_n(y + i, a * c - b * s, left);
+        act_store_n(y + half + i, b * c + a * s, left);
     }
+}
+
+// Rotates back; y is a row of `real` or of `act`.
+static inline void rotate_backward(void *y, const act *x, const real *cosine, const real *sine,
+                                   int64_t half, bool is_real)
+{
+    for (int64_t i = 0; i < half; i += VL) {
+        const int64_t left = half - i;
+        const vec c = vec_load_n(cosine + i, left, 0);
+        const vec s = vec_load_n(sine + i, left, 0);
+        const vec a = act_load_n(x + i, left);
+        const vec b = act_load_n(x + half + i, left);
+        row_store(y, i, a * c + b * s, left, is_real);
+        row_store(y, half + i, b * c - a * s, left, is_real);
+    }
+}
+
+static real head_inverse_rms(const act *x, int64_t n, double eps)
+{
+    vec sum = {0};
+    for (int64_t i = 0; i < n; i += VL) {
+        const vec v = act_load_n(x + i, n - i);
+        sum += v * v;
+    }
+    return inverse_rms(vec_sum(sum), n, eps);
 }
 
 static void qknorm_rope_forward_item(void *context, int64_t item, int32_t thread)
@@ -111,21 +162,21 @@ static void qknorm_rope_forward_item(void *context, int64_t item, int32_t thread
     const int64_t width = (rotated + attr->kv_heads) * D;
     const row_range rows = rows_of(item, args->pass->batch->n_tokens);
     for (int64_t t = rows.begin; t < rows.end; t++) {
-        const real *x = (const real *)args->in[0] + t * width;
-        real *y = (real *)args->out[0] + t * width;
+        const act *x = (const act *)args->in[0] + t * width;
+        act *y = (act *)args->out[0] + t * width;
         const int64_t angle = args->pass->positions[t] * (D / 2);
         for (int64_t h = 0; h < rotated; h++) {
-            const real *from = x + h * D;
+            const real *w = NULL;
+            real r = 1;
             if (attr->qk_norm) {
-                const real r = inverse_rms(from, D, attr->eps);
+                w = args->param[h < attr->heads ? 0 : 1];
+                r = head_inverse_rms(x + h * D, D, attr->eps);
                 ((real *)args->out[1])[t * rotated + h] = r;
-                scale_row(y + h * D, from, args->param[h < attr->heads ? 0 : 1], r, D);
-                from = y + h * D;
             }
-            rotate(y + h * D, from, (const real *)args->pass->rope_cos + angle,
-                   (const real *)args->pass->rope_sin + angle, 1, D / 2);
+            rotate_forward(y + h * D, x + h * D, w, r, (const real *)args->pass->rope_cos + angle,
+                           (const real *)args->pass->rope_sin + angle, D / 2);
         }
-        memcpy(y + rotated * D, x + rotated * D, (size_t)(attr->kv_heads * D) * sizeof(real));
+        memcpy(y + rotated * D, x + rotated * D, (size_t)(attr->kv_heads * D) * sizeof(act));
     }
 }
 
@@ -149,20 +200,23 @@ static void qknorm_rope_backward_item(void *context, int64_t item, int32_t threa
     real *dw = (real *)(void *)work->shared + item * 2 * D;                   /* query, key */
     if (attr->qk_norm) memset(dw, 0, (size_t)(2 * D) * sizeof(real));
     for (int64_t t = rows.begin; t < rows.end; t++) {
-        const real *dy = (const real *)args->d_out + t * width;
-        real *dx = (real *)args->d_in[0] + t * width;
-        const int64_t angle = args->pass->positions[t] * (D / 2);
+        const act *dy = (const act *)args->d_out + t * width;
+        act *dx = (act *)args->d_in[0] + t * width;
+        const real *cosine =
+            (const real *)args->pass->rope_cos + args->pass->positions[t] * (D / 2);
+        const real *sine = (const real *)args->pass->rope_sin + args->pass->positions[t] * (D / 2);
         for (int64_t h = 0; h < rotated; h++) {
-            real *to = attr->qk_norm ? unrotated : dx + h * D;
-            rotate(to, dy + h * D, (const real *)args->pass->rope_cos + angle,
-                   (const real *)args->pass->rope_sin + angle, -1, D / 2);
-            if (!attr->qk_norm) continue;
+            if (!attr->qk_norm) {
+                rotate_backward(dx + h * D, dy + h * D, cosine, sine, D / 2, false);
+                continue;
+            }
+            rotate_backward(unrotated, dy + h * D, cosine, sine, D / 2, true);
             const int side = h < attr->heads ? 0 : 1;
             norm_row_backward(dx + h * D, false, dw + side * D, unrotated,
-                              (const real *)args->in[0] + t * width + h * D, args->param[side],
-                              ((const real *)args->out[1])[t * rotated + h], D);
+                              (const act *)args->in[0] + t * width + h * D, args->param[side],
+                              ((const real *)args->out[1])[t * rotated + h], D, false);
         }
-        memcpy(dx + rotated * D, dy + rotated * D, (size_t)(attr->kv_heads * D) * sizeof(real));
+        memcpy(dx + rotated * D, dy + rotated * D, (size_t)(attr->kv_heads * D) * sizeof(act));
     }
 }
 

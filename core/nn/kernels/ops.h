@@ -4,6 +4,9 @@
 
 #include "core/nn/kernels/gemm.h"
 
+/* Query rows attended together: whole register tiles of the matrix kernels. */
+enum { QUERY_BLOCK = MM_KERNEL_BF16 ? 64 : 72 };
+
 #define MM_DECLARE_OP(name)                                                                        \
     void MM_KERNEL(name##_forward)(const mm_op_args *args);                                        \
     void MM_KERNEL(name##_backward)(const mm_op_args *args);                                       \
@@ -11,11 +14,11 @@
 
 MM_DECLARE_OP(embed)
 MM_DECLARE_OP(rmsnorm)
+MM_DECLARE_OP(add_rmsnorm)
 MM_DECLARE_OP(linear)
 MM_DECLARE_OP(qknorm_rope)
 MM_DECLARE_OP(attention)
 MM_DECLARE_OP(swiglu)
-MM_DECLARE_OP(add)
 MM_DECLARE_OP(dropout)
 MM_DECLARE_OP(head_ce)
 
@@ -28,6 +31,20 @@ double op_sum_squares(const void *values, int64_t n);
 void op_adamw(void *p, void *g, void *m, void *v, int64_t n, const mm_adamw_factors *factors);
 #define op_peak MM_KERNEL(peak)
 double op_peak(int64_t rounds);
+
+/* The product of a LINEAR's or the head's weight: with the packed copy where there is one. */
+#define op_weight_forward MM_KERNEL(weight_forward)
+void op_weight_forward(const mm_op_args *args, int64_t m, matrix x, target y);
+#define op_weight_backward MM_KERNEL(weight_backward)
+void op_weight_backward(const mm_op_args *args, int64_t m, matrix dy, target dx);
+#define op_packed_bytes MM_KERNEL(packed_bytes)
+size_t op_packed_bytes(int64_t n_in, int64_t n_out, bool is_training);
+#define op_pack_weight MM_KERNEL(pack_weight)
+void op_pack_weight(const mm_workspace *work, const void *w, int64_t n_in, int64_t n_out,
+                    bool is_training, void *out);
+#define op_gemm_weight MM_KERNEL(gemm_weight)
+void op_gemm_weight(const mm_workspace *work, int64_t m, int64_t n_in, int64_t n_out, matrix a,
+                    const void *packed, target c);
 
 /* The first and the end row of work item `item`. */
 typedef struct row_range {
@@ -44,6 +61,22 @@ static inline row_range rows_of(int64_t item, int64_t n_rows)
 static inline int64_t row_items(int64_t n_rows)
 {
     return (n_rows + MM_OP_ROW_BLOCK - 1) / MM_OP_ROW_BLOCK;
+}
+
+/* Elements i to i + min(left, VL) of a row in either type. */
+static inline vec row_load(const void *row, int64_t i, int64_t left, bool is_real)
+{
+    return is_real ? vec_load_n((const real *)row + i, left, 0)
+                   : act_load_n((const act *)row + i, left);
+}
+
+static inline void row_store(void *row, int64_t i, vec v, int64_t left, bool is_real)
+{
+    if (is_real) {
+        vec_store_n((real *)row + i, v, left);
+    } else {
+        act_store_n((act *)row + i, v, left);
+    }
 }
 
 /* Adds the partial sums (n_parts, n) to out (n), part by part. */

@@ -1,8 +1,10 @@
-/* The number type and the names of one build of the kernels.
+/* The number types and the names of one build of the kernels.
  *
- * Every file of this folder is compiled once per (number type, instruction set). `real` is float in
- * the builds that train and double in the build that serves the gradient checks. MM_KERNEL(name)
- * makes the external names of the builds differ: mm_name_f32_avx512.
+ * Every file of this folder is compiled once per (number type, instruction set). `real` is what is
+ * computed and summed in: float in the builds that train, double in the build that serves the
+ * gradient checks. `act` is what activations are kept in: the same, or in the bf16 builds bfloat16
+ * as its 16 bits. MM_KERNEL(name) makes the external names of the builds differ:
+ * mm_name_f32_avx512.
  */
 #ifndef MM_NN_KERNELS_REAL_H
 #define MM_NN_KERNELS_REAL_H
@@ -20,6 +22,12 @@ typedef float real;
 typedef int32_t real_bits;
 #define real_sqrt sqrtf
 #define real_log  logf
+#endif
+
+#if MM_KERNEL_BF16
+typedef uint16_t act; /* the upper half of a float */
+#else
+typedef real act;
 #endif
 
 #define MINUS_INFINITY ((real)-INFINITY)

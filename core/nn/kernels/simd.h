@@ -9,7 +9,11 @@
 
 #include "core/nn/kernels/real.h"
 
+#include <stdbool.h>
 #include <string.h>
+#if MM_KERNEL_BF16 && defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
 
 enum { VL = MM_VECTOR_BYTES / (int)sizeof(real) }; /* lanes */
 
@@ -39,6 +43,62 @@ static inline void vec_store_n(real *p, vec v, int64_t left)
         memcpy(p, &v, (size_t)left * sizeof(real));
     }
 }
+
+#if MM_KERNEL_BF16
+typedef uint16_t act_lanes __attribute__((vector_size(MM_VECTOR_BYTES / 2)));
+typedef uint32_t wide_lanes __attribute__((vector_size(MM_VECTOR_BYTES)));
+
+static inline vec act_widen(act_lanes a)
+{
+    return (vec)(__builtin_convertvector(a, wide_lanes) << 16);
+}
+
+/* Rounds to the nearest bfloat16, ties to even; NaN stays NaN. */
+static inline act_lanes act_narrow(vec v)
+{
+#if defined(__AVX512BF16__)
+    return (act_lanes)_mm512_cvtneps_pbh(v);
+#else
+    const wide_lanes bits = (wide_lanes)v;
+    const wide_lanes rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+    const wide_lanes is_nan = (wide_lanes)(v != v);
+    return __builtin_convertvector((rounded & ~is_nan) | (is_nan & 0x7fc0), act_lanes);
+#endif
+}
+
+static inline vec act_load(const act *p)
+{
+    act_lanes a;
+    memcpy(&a, p, sizeof a);
+    return act_widen(a);
+}
+
+static inline void act_store(act *p, vec v)
+{
+    const act_lanes a = act_narrow(v);
+    memcpy(p, &a, sizeof a);
+}
+
+/* The first min(left, VL) values of p; the other lanes are 0. left > 0. */
+static inline vec act_load_n(const act *p, int64_t left)
+{
+    if (left >= VL) return act_load(p);
+    act_lanes a = {0};
+    memcpy(&a, p, (size_t)left * sizeof(act));
+    return act_widen(a);
+}
+
+static inline void act_store_n(act *p, vec v, int64_t left)
+{
+    const act_lanes a = act_narrow(v);
+    memcpy(p, &a, (size_t)(left >= VL ? VL : left) * sizeof(act));
+}
+#else
+static inline vec act_load(const act *p) { return vec_load(p); }
+static inline void act_store(act *p, vec v) { vec_store(p, v); }
+static inline vec act_load_n(const act *p, int64_t left) { return vec_load_n(p, left, 0); }
+static inline void act_store_n(act *p, vec v, int64_t left) { vec_store_n(p, v, left); }
+#endif
 
 /* Lane-wise mask ? a : b, where a mask lane is all ones or all zeros. */
 static inline vec vec_select(ivec mask, vec a, vec b)
