@@ -130,7 +130,7 @@ static int32_t attention(builder *build, int32_t qkv)
     if (config->qk_norm) {
         rope.param[0] = param(build, "self_attn.q_norm", D, 1);
         rope.param[1] = param(build, "self_attn.k_norm", D, 1);
-        rope.out[1] = activation(build, "qk_rstd", rotated);
+        rope.out[1] = value(build, "qk_rstd", rotated, true);
     }
     mm_graph_op_add(build->graph, &rope);
 
