@@ -3,8 +3,10 @@
 
 #include "core/base/file.h"
 #include "core/data/synth.h"
+#include "core/nn/pool.h"
 #include "runner/load.h"
 #include "runner/progress.h"
+#include "runner/signals.h"
 #include "store/query.h"
 
 #include <stdlib.h>
@@ -99,9 +101,10 @@ done:
     return status;
 }
 
-static void show_bytes(void *context, uint64_t done, uint64_t total)
+static bool show_bytes(void *context, uint64_t done, uint64_t total)
 {
     mm_progress_count(context, done, total, "bytes");
+    return mm_signals_stop() == 0;
 }
 
 static mm_status open_cache(mm_token_cache **out, const mm_context *context, const char *path,
@@ -109,12 +112,14 @@ static mm_status open_cache(mm_token_cache **out, const mm_context *context, con
                             const mm_config *config, mm_row_format format, mm_err *err)
 {
     mm_progress *progress = NULL;
+    const int32_t threads = (int32_t)mm_config_int(config, "threads");
     MM_TRY(mm_progress_new(&progress, context, "tokenize", err));
     const mm_cache_options options = {.path = path,
                                       .dir = spec->cache_dir,
                                       .format = format,
                                       .skip_bad_rows =
                                           strcmp(mm_config_text(config, "on_bad_row"), "skip") == 0,
+                                      .threads = threads > 0 ? threads : mm_cpu_count(),
                                       .progress = show_bytes,
                                       .context = progress};
     const mm_status status = mm_token_cache_open(out, &options, corpus->tokenizer, err);

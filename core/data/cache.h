@@ -29,7 +29,11 @@ typedef struct mm_cache_options {
                          ./.mmrun-cache */
     mm_row_format format;
     bool skip_bad_rows;
-    void (*progress)(void *context, uint64_t bytes_done, uint64_t bytes_total); /* may be NULL */
+    int32_t
+        threads; /* at most that many tokenize, below 2 only the caller's; decides nothing else */
+    /* Called on the caller's thread about every MiB; false stops the build with MM_ECANCELED. May
+     * be NULL. */
+    bool (*progress)(void *context, uint64_t bytes_done, uint64_t bytes_total);
     void *context;
 } mm_cache_options;
 

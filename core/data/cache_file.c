@@ -5,6 +5,8 @@
  * is written last, over the zeros that hold its place. */
 #include "core/data/cache_file.h"
 
+#include "core/data/documents.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stddef.h>
@@ -38,8 +40,8 @@ typedef struct cache_build {
     unsigned char *buffer;
     size_t n_entries;
     mm_cache_entry *entries;
-    mm_ids ids;
-    mm_str text;
+    const mm_cache_options *options;
+    uint64_t told; // bytes of the data file at the last call for progress
 } cache_build;
 
 static mm_status flush(cache_build *build, mm_err *err)
@@ -59,19 +61,31 @@ static mm_status put(cache_build *build, const void *data, size_t bytes, mm_err 
     return MM_OK;
 }
 
-static mm_status put_tokens(cache_build *build, mm_err *err)
+static mm_status put_tokens(cache_build *build, const int32_t *ids, size_t count, mm_err *err)
 {
-    for (size_t i = 0; i < build->ids.count; i++) {
-        const int32_t id = build->ids.data[i];
-        MM_ASSERT(id >= 0 && (uint32_t)id < build->header->vocab_size);
-        const uint16_t narrow = (uint16_t)id;
-        const uint32_t wide = (uint32_t)id;
-        if (build->header->token_bytes == sizeof narrow)
-            MM_TRY(put(build, &narrow, sizeof narrow, err));
-        else
-            MM_TRY(put(build, &wide, sizeof wide, err));
+    const size_t token_bytes = build->header->token_bytes;
+    const uint32_t vocab_size = build->header->vocab_size;
+    build->token_count += count;
+    while (count > 0) {
+        if (BUFFER_BYTES - build->used < token_bytes) MM_TRY(flush(build, err));
+        const size_t room = (BUFFER_BYTES - build->used) / token_bytes;
+        const size_t n = count < room ? count : room;
+        unsigned char *out = build->buffer + build->used;
+        uint32_t most = 0;
+        for (size_t i = 0; i < n; i++) {
+            const uint32_t id = (uint32_t)ids[i]; // one below zero is a large one here
+            const uint16_t narrow = (uint16_t)id;
+            most = id > most ? id : most;
+            if (token_bytes == sizeof narrow)
+                memcpy(out + i * sizeof narrow, &narrow, sizeof narrow);
+            else
+                memcpy(out + i * sizeof id, &id, sizeof id);
+        }
+        MM_ASSERT(most < vocab_size);
+        build->used += n * token_bytes;
+        ids += n;
+        count -= n;
     }
-    build->token_count += build->ids.count;
     return MM_OK;
 }
 
@@ -90,10 +104,10 @@ static mm_status flush_index(cache_build *build, mm_err *err)
     return MM_OK;
 }
 
-static mm_status put_entry(cache_build *build, uint64_t key, mm_err *err)
+static mm_status put_entry(cache_build *build, uint64_t end, uint64_t key, mm_err *err)
 {
     if (build->n_entries == INDEX_ENTRIES) MM_TRY(flush_index(build, err));
-    build->entries[build->n_entries++] = (mm_cache_entry){.end = build->token_count, .key = key};
+    build->entries[build->n_entries++] = (mm_cache_entry){.end = end, .key = key};
     build->header->documents++;
     return MM_OK;
 }
@@ -134,69 +148,38 @@ static mm_status open_index(cache_build *build, const char *path, mm_err *err)
     return status;
 }
 
-static uint64_t key_of(const char *text, size_t bytes)
+static mm_status tell_progress(cache_build *build, uint64_t bytes_done, mm_err *err)
 {
-    uint8_t digest[MM_SHA256_BYTES];
-    uint64_t key = 0;
-    mm_sha256_of(text, bytes, digest);
-    for (int i = 0; i < 8; i++)
-        key = key << 8 | digest[i];
-    return key;
+    const mm_cache_options *options = build->options;
+    build->told = bytes_done;
+    if (!options->progress ||
+        options->progress(options->context, bytes_done, build->header->data_bytes))
+        return MM_OK;
+    return MM_FAIL(err, MM_ECANCELED, "%s: tokenizing was stopped", options->path);
 }
 
-// Leaves the document's ids in build->ids and gives its key.
-static mm_status encode(cache_build *build, const mm_row *row, const mm_tokenizer *tokenizer,
-                        uint64_t *key, mm_err *err)
+static mm_status put_block(void *context, const mm_document_block *block, mm_err *err)
 {
-    static const mm_chat_options WHOLE = {0};
-    const int32_t bos = mm_tokenizer_bos(tokenizer);
-    const int32_t eos = mm_tokenizer_eos(tokenizer);
-    mm_ids *ids = &build->ids;
-    ids->count = 0;
-    if (row->kind == MM_ROW_CHAT) {
-        // The key comes from the text, not from the ids: rows keep their side of the split under
-        // another tokenizer.
-        mm_str_clear(&build->text);
-        MM_TRY(mm_chat_render(&row->chat, &WHOLE, &build->text, err));
-        MM_TRY(mm_str_check(&build->text, err));
-        *key = key_of(mm_str_text(&build->text), build->text.length);
-        return mm_chat_encode(tokenizer, &row->chat, &WHOLE, ids, NULL, err);
-    }
-    *key = key_of(row->text, row->text_bytes);
-    if (bos >= 0) MM_TRY(mm_ids_add(ids, bos, err));
-    MM_TRY(mm_tokenizer_encode(tokenizer, row->text, row->text_bytes, MM_ADDED_PARSE, ids, err));
-    return eos >= 0 ? mm_ids_add(ids, eos, err) : MM_OK;
+    cache_build *build = context;
+    const uint64_t start = build->token_count;
+    for (size_t i = 0; i < block->count; i++)
+        MM_TRY(put_entry(build, start + block->documents[i].end, block->documents[i].key, err));
+    if (block->count > 0)
+        MM_TRY(put_tokens(build, block->ids, block->documents[block->count - 1].end, err));
+    if (block->bytes_done - build->told < PROGRESS_BYTES) return MM_OK;
+    return tell_progress(build, block->bytes_done, err);
 }
 
-static mm_status put_rows(cache_build *build, mm_row_reader *reader,
-                          const mm_cache_options *options, const mm_tokenizer *tokenizer,
+static mm_status put_rows(cache_build *build, mm_row_reader *reader, const mm_tokenizer *tokenizer,
                           mm_err *err)
 {
-    uint64_t told = 0;
-    for (;;) {
-        const mm_row *row;
-        uint64_t key;
-        MM_TRY(mm_row_reader_next(reader, &row, err));
-        const uint64_t done = mm_row_reader_bytes_done(reader);
-        if (options->progress && (done - told >= PROGRESS_BYTES || !row)) {
-            options->progress(options->context, done, build->header->data_bytes);
-            told = done;
-        }
-        if (!row) return MM_OK;
-        if (row->kind == MM_ROW_PAIR)
-            return MM_FAIL(err, MM_EFORMAT,
-                           "%s:%lld: a preference row (chosen and rejected); such a file is for "
-                           "mmrun dpo, not for training on text",
-                           options->path, (long long)row->line);
-        const mm_status status = encode(build, row, tokenizer, &key, err);
-        if (status != MM_OK) {
-            mm_err_context(err, "%s:%lld", options->path, (long long)row->line);
-            return status;
-        }
-        if (build->ids.count == 0) continue;
-        MM_TRY(put_tokens(build, err));
-        MM_TRY(put_entry(build, key, err));
-    }
+    const mm_documents documents = {.path = build->options->path,
+                                    .tokenizer = tokenizer,
+                                    .threads = build->options->threads,
+                                    .take = put_block,
+                                    .context = build};
+    MM_TRY(mm_documents_each(&documents, reader, err));
+    return tell_progress(build, mm_row_reader_bytes_done(reader), err);
 }
 
 static void seal_header(mm_cache_header *header)
@@ -245,14 +228,14 @@ mm_status mm_cache_build(mm_cache_header *header, const char *path, mm_row_reade
 {
     mm_status status = MM_OK;
     uint8_t digest[MM_SHA256_BYTES];
-    cache_build build = {.header = header, .index_fd = -1, .file = {.fd = -1}};
+    cache_build build = {.header = header, .index_fd = -1, .file = {.fd = -1}, .options = options};
     memcpy(header->magic, MAGIC, sizeof header->magic);
     header->version = MM_CACHE_VERSION;
     header->token_bytes = header->vocab_size <= U16_VOCAB_MAX ? 2 : 4;
     header->documents = 0;
     MM_GO(build_open(&build, path, err));
     MM_GO(mm_row_reader_hash_start(reader, err));
-    MM_GO(put_rows(&build, reader, options, tokenizer, err));
+    MM_GO(put_rows(&build, reader, tokenizer, err));
     MM_GO(mm_row_report_check(mm_row_reader_report(reader), options->path, options->skip_bad_rows,
                               err));
     mm_row_reader_hash_end(reader, digest);
@@ -266,8 +249,6 @@ done:
     if (build.is_hashing) mm_sha256_drop(&build.payload);
     if (build.index_fd >= 0) close(build.index_fd);
     mm_file_writer_drop(&build.file);
-    mm_ids_drop(&build.ids);
-    mm_str_drop(&build.text);
     mm_free(build.entries);
     mm_free(build.buffer);
     return status;

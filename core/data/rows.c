@@ -5,10 +5,8 @@
  * the top does not decide for the file; rows of another shape are bad. */
 #include "core/data/rows.h"
 
-#include "core/base/json.h"
 #include "core/base/utf8.h"
-#include "core/data/records.h"
-#include "core/data/rows_shape.h"
+#include "core/data/rows_parse.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -42,9 +40,8 @@ static const char *const REASON_TEXTS[MM_BAD_REASONS] = {
 
 struct mm_row_reader {
     mm_records *records;
-    mm_row_builder builder;
+    mm_row_parser parser;
     mm_row_report report;
-    bool is_forced; // the format was given, not found
     bool has_ended;
     mm_str text; // of the row, for plain text
 };
@@ -100,28 +97,6 @@ static bool is_text_name(const char *path)
     return false;
 }
 
-// Parses a record as JSON; a bad one leaves reason and detail in the builder.
-static mm_status parse_record(mm_row_builder *builder, const mm_record *record, json_t **root,
-                              mm_err *err)
-{
-    mm_err detail = {0};
-    *root = NULL;
-    if (record->is_too_long)
-        return mm_shape_bad(builder, MM_BAD_LONG, "over %d bytes", MM_ROW_BYTES_MAX);
-    const mm_status status = mm_json_parse(record->data, record->bytes, "row", root, &detail);
-    if (status == MM_OK) return MM_OK;
-    if (status != MM_EFORMAT) return MM_FAIL(err, status, "no memory for a row");
-    const size_t valid = mm_utf8_valid(record->data, record->bytes);
-    if (valid < record->bytes)
-        return mm_shape_bad(builder, MM_BAD_UTF8, "ill-formed at byte %zu", valid + 1);
-    // The reason says that it is no JSON and the report in which line of the file.
-    static const char SAID[] = "row: not valid JSON at line 1 ";
-    const size_t skip = strncmp(detail.message, SAID, strlen(SAID)) == 0
-                            ? strlen(SAID)
-                            : strlen("row: not valid JSON ");
-    return mm_shape_bad(builder, MM_BAD_JSON, "%s", detail.message + skip);
-}
-
 // What detection saw, for the message when it found nothing.
 typedef struct first_look {
     int64_t counts[FORMATS]; // MM_ROWS_AUTO: not recognised
@@ -164,7 +139,7 @@ static mm_status look_at_rows(const char *path, first_look *look, mm_err *err)
         if (!more) break;
         look->rows++;
         look->is_array = mm_records_is_array(records);
-        status = parse_record(&builder, &record, &root, err);
+        status = mm_row_parse_json(&builder, &record, &root, err);
         if (status == MM_EFORMAT) {
             if (!look->problem[0])
                 snprintf(look->problem, sizeof look->problem, "%s: %s",
@@ -218,16 +193,16 @@ mm_status mm_row_reader_open(mm_row_reader **out, const char *path, mm_row_forma
     *out = NULL;
     mm_row_reader *reader = mm_calloc(1, sizeof *reader);
     if (!reader) return MM_FAIL(err, MM_ENOMEM, "%s: no memory to read it", path);
-    reader->is_forced = format != MM_ROWS_AUTO;
+    reader->parser.is_strict = format == MM_ROWS_AUTO;
     mm_str_init(&reader->text, (size_t)MM_ROW_BYTES_MAX + JOINED_BYTES + 2);
-    if (!reader->is_forced) {
+    if (format == MM_ROWS_AUTO) {
         mm_records *probe = NULL;
         // Opened once for the plain errors (missing, folder, empty) before the name is judged.
         MM_GO(mm_records_open(&probe, path, MM_RECORDS_LINES, err));
         mm_records_close(probe);
         MM_GO(detect(path, &format, err));
     }
-    reader->report.format = format;
+    reader->report.format = reader->parser.format = format;
     MM_GO(mm_records_open(&reader->records, path,
                           is_plain(format) ? MM_RECORDS_LINES : MM_RECORDS_JSON, err));
     *out = reader;
@@ -235,60 +210,6 @@ mm_status mm_row_reader_open(mm_row_reader **out, const char *path, mm_row_forma
 done:
     mm_row_reader_close(reader);
     return status;
-}
-
-static void count_bad(mm_row_reader *reader, int64_t line)
-{
-    mm_row_report *report = &reader->report;
-    const mm_row_builder *builder = &reader->builder;
-    report->bad++;
-    report->bad_by_reason[builder->reason]++;
-    if (report->n_first == MM_BAD_ROWS_KEPT) return;
-    report->first[report->n_first].line = line;
-    report->first[report->n_first].reason = builder->reason;
-    memcpy(report->first[report->n_first].detail, builder->detail, sizeof builder->detail);
-    report->n_first++;
-}
-
-static mm_status next_json(mm_row_reader *reader, const mm_row **row, mm_err *err)
-{
-    mm_row_builder *builder = &reader->builder;
-    for (;;) {
-        mm_record record;
-        bool more;
-        json_t *root;
-        MM_TRY(mm_records_next(reader->records, &record, &more, err));
-        reader->report.is_array = mm_records_is_array(reader->records);
-        if (!more) return MM_OK;
-        mm_status status = parse_record(builder, &record, &root, err);
-        if (status == MM_OK)
-            status = mm_shape_build(builder, reader->report.format, root, !reader->is_forced, err);
-        if (status == MM_OK) {
-            builder->row.line = record.number;
-            *row = &builder->row;
-            return MM_OK;
-        }
-        if (status != MM_EFORMAT) return status;
-        count_bad(reader, record.number);
-    }
-}
-
-// Whether a line of plain text can be used; counts it as bad otherwise.
-static bool accept_line(mm_row_reader *reader, const mm_record *record)
-{
-    const char *nul = record->bytes ? memchr(record->data, 0, record->bytes) : NULL;
-    const size_t valid = mm_utf8_valid(record->data, record->bytes);
-    if (record->is_too_long)
-        (void)mm_shape_bad(&reader->builder, MM_BAD_LONG, "over %d bytes", MM_ROW_BYTES_MAX);
-    else if (valid < record->bytes)
-        (void)mm_shape_bad(&reader->builder, MM_BAD_UTF8, "ill-formed at byte %zu", valid + 1);
-    else if (nul)
-        (void)mm_shape_bad(&reader->builder, MM_BAD_UTF8, "NUL at byte %zu",
-                           (size_t)(nul - record->data) + 1);
-    else
-        return true;
-    count_bad(reader, record->number);
-    return false;
 }
 
 static bool is_blank_line(const mm_record *record)
@@ -300,7 +221,7 @@ static bool is_blank_line(const mm_record *record)
 
 /* Lines: the next one that is not blank. Joined: lines until the row is long enough; blank lines
  * stay inside (they part paragraphs and verses), but not at its edges. */
-static mm_status next_plain(mm_row_reader *reader, const mm_row **row, mm_err *err)
+static mm_status cut_plain(mm_row_reader *reader, mm_record *row, bool *more, mm_err *err)
 {
     const bool is_joined = reader->report.format == MM_ROWS_JOINED;
     mm_str *text = &reader->text;
@@ -309,10 +230,9 @@ static mm_status next_plain(mm_row_reader *reader, const mm_row **row, mm_err *e
     mm_str_clear(text);
     while (text->length < (is_joined ? JOINED_BYTES : 1)) {
         mm_record record;
-        bool more;
-        MM_TRY(mm_records_next(reader->records, &record, &more, err));
-        if (!more) break;
-        if (!accept_line(reader, &record)) continue;
+        MM_TRY(mm_records_next(reader->records, &record, more, err));
+        if (!*more) break;
+        if (!mm_row_accept_line(&reader->parser, &record, &reader->report)) continue;
         if (is_blank_line(&record)) {
             blank_lines++;
             continue;
@@ -324,25 +244,45 @@ static mm_status next_plain(mm_row_reader *reader, const mm_row **row, mm_err *e
         MM_TRY(mm_str_check(text, err));
         blank_lines = 0;
     }
-    if (text->length == 0) return MM_OK;
-    reader->builder.row =
-        (mm_row){.kind = MM_ROW_TEXT, .line = line, .text = text->data, .text_bytes = text->length};
-    *row = &reader->builder.row;
+    *more = text->length > 0;
+    *row = (mm_record){.data = text->data, .bytes = text->length, .number = line};
     return MM_OK;
+}
+
+mm_status mm_row_reader_cut(mm_row_reader *reader, mm_record *record, bool *more, mm_err *err)
+{
+    *more = false;
+    if (reader->has_ended) return MM_OK;
+    if (is_plain(reader->report.format)) {
+        MM_TRY(cut_plain(reader, record, more, err));
+    } else {
+        MM_TRY(mm_records_next(reader->records, record, more, err));
+        reader->report.is_array = mm_records_is_array(reader->records);
+    }
+    reader->has_ended = !*more;
+    return MM_OK;
+}
+
+mm_row_parser mm_row_reader_parser(const mm_row_reader *reader)
+{
+    return (mm_row_parser){.format = reader->parser.format, .is_strict = reader->parser.is_strict};
+}
+
+void mm_row_reader_count(mm_row_reader *reader, const mm_row_report *later)
+{
+    mm_row_report_add(&reader->report, later);
 }
 
 mm_status mm_row_reader_next(mm_row_reader *reader, const mm_row **row, mm_err *err)
 {
+    bool more = true;
     *row = NULL;
-    if (reader->has_ended) return MM_OK;
-    if (is_plain(reader->report.format))
-        MM_TRY(next_plain(reader, row, err));
-    else
-        MM_TRY(next_json(reader, row, err));
-    if (*row)
-        reader->report.rows++;
-    else
-        reader->has_ended = true;
+    while (!*row) {
+        mm_record record;
+        MM_TRY(mm_row_reader_cut(reader, &record, &more, err));
+        if (!more) return MM_OK;
+        MM_TRY(mm_row_parse(&reader->parser, &record, &reader->report, row, err));
+    }
     return MM_OK;
 }
 
@@ -390,7 +330,7 @@ void mm_row_reader_close(mm_row_reader *reader)
 {
     if (!reader) return;
     mm_records_close(reader->records);
-    mm_row_builder_drop(&reader->builder);
+    mm_row_parser_drop(&reader->parser);
     mm_str_drop(&reader->text);
     mm_free(reader);
 }

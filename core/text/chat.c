@@ -378,17 +378,17 @@ static void add_mask(const mm_tokenizer *tokenizer, const rendering *result, con
     }
 }
 
-mm_status mm_chat_encode(const mm_tokenizer *tokenizer, const mm_conversation *conversation,
-                         const mm_chat_options *options, mm_ids *ids, mm_str *mask, mm_err *err)
+mm_status mm_chat_encode_text(const mm_tokenizer *tokenizer, const mm_conversation *conversation,
+                              const mm_chat_options *options, mm_str *text, mm_ids *ids,
+                              mm_str *mask, mm_err *err)
 {
-    mm_str text;
-    mm_str_init(&text, 0);
-    rendering result = {.text = &text};
+    rendering result = {.text = text, .text_start = text->length};
     const size_t first_id = ids->count;
     mm_status status = MM_OK;
     MM_GO(render(&result, conversation, options, err));
-    if (text.length > 0)
-        MM_GO(mm_tokenizer_encode_guarded(tokenizer, text.data, text.length,
+    const size_t length = text->length - result.text_start;
+    if (length > 0)
+        MM_GO(mm_tokenizer_encode_guarded(tokenizer, text->data + result.text_start, length,
                                           (const mm_guard *)(const void *)result.guards.data,
                                           result.guards.length / sizeof(mm_guard), ids, err));
     if (mask) {
@@ -397,6 +397,15 @@ mm_status mm_chat_encode(const mm_tokenizer *tokenizer, const mm_conversation *c
     }
 done:
     rendering_drop(&result);
+    return status;
+}
+
+mm_status mm_chat_encode(const mm_tokenizer *tokenizer, const mm_conversation *conversation,
+                         const mm_chat_options *options, mm_ids *ids, mm_str *mask, mm_err *err)
+{
+    mm_str text = {0};
+    const mm_status status =
+        mm_chat_encode_text(tokenizer, conversation, options, &text, ids, mask, err);
     mm_str_drop(&text);
     return status;
 }

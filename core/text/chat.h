@@ -46,6 +46,11 @@ MM_NODISCARD mm_status mm_chat_encode(const mm_tokenizer *tokenizer,
                                       const mm_conversation *conversation,
                                       const mm_chat_options *options, mm_ids *ids, mm_str *mask,
                                       mm_err *err);
+/* The same with the rendered text, which is appended too. */
+MM_NODISCARD mm_status mm_chat_encode_text(const mm_tokenizer *tokenizer,
+                                           const mm_conversation *conversation,
+                                           const mm_chat_options *options, mm_str *text,
+                                           mm_ids *ids, mm_str *mask, mm_err *err);
 /* Jinja text of the template for tokenizer_config.json and chat_template.jinja, written by us. */
 const char *mm_chat_template_jinja(void);
 /* Whether this template text is one that mm_chat_render follows: ours or the one MiniMind

@@ -334,12 +334,13 @@ typedef struct progress_seen {
     int calls;
 } progress_seen;
 
-static void see_progress(void *context, uint64_t done, uint64_t total)
+static bool see_progress(void *context, uint64_t done, uint64_t total)
 {
     progress_seen *seen = context;
     assert_true(done >= seen->done && done <= total);
     seen->done = done;
     seen->calls++;
+    return true;
 }
 
 static void test_progress_rises_to_the_end(void **state)
