@@ -220,7 +220,8 @@ static mm_graph_options graph_options_of(const mm_engine_options *options,
     return (mm_graph_options){.max_tokens = options->max_tokens,
                               .real_bytes = backend->real_bytes,
                               .act_bytes = backend->act_bytes,
-                              .is_training = options->training};
+                              .is_training = options->training,
+                              .keep_all = options->keep_all};
 }
 
 mm_status mm_engine_new(mm_engine **out, mm_model *model, const mm_engine_options *options,
@@ -398,18 +399,25 @@ static void *grad_of(const mm_engine *engine, int32_t tensor)
     return tensor == MM_NONE ? NULL : data_of(engine, engine->graph->tensors[tensor].grad);
 }
 
-static mm_op_args args_of(const mm_engine *engine, const mm_pass *pass, int32_t index)
+static mm_op_args forward_args(const mm_engine *engine, const mm_pass *pass, int32_t index)
 {
-    const mm_graph_step *step = &engine->graph->steps[index];
-    const mm_graph_op *op = &engine->graph->ops[step->op];
-    mm_op_args args = {.pass = pass, .attr = &op->attr, .packed = packed_of(engine, step->op)};
+    const mm_graph_op *op = &engine->graph->ops[index];
+    mm_op_args args = {.pass = pass, .attr = &op->attr, .packed = packed_of(engine, index)};
     for (int i = 0; i < MM_OP_MAX_IN; i++)
         args.in[i] = data_of(engine, op->in[i]);
     for (int i = 0; i < MM_OP_MAX_OUT; i++)
         args.out[i] = data_of(engine, op->out[i]);
     for (int i = 0; i < MM_OP_MAX_PARAM; i++)
         args.param[i] = data_of(engine, op->param[i]);
-    if (!step->is_backward) return args;
+    return args;
+}
+
+static mm_op_args backward_args(const mm_engine *engine, const mm_pass *pass,
+                                const mm_graph_step *step)
+{
+    const mm_graph_op *op = &engine->graph->ops[step->op];
+    mm_op_args args = forward_args(engine, pass, step->op);
+    if (step->again != MM_NONE) args.in[0] = data_of(engine, step->again);
     if (op->out[0] != MM_NONE) {
         const int32_t d_out = engine->graph->tensors[op->out[0]].grad;
         args.d_out = data_of(engine, d_out);
@@ -424,15 +432,30 @@ static mm_op_args args_of(const mm_engine *engine, const mm_pass *pass, int32_t 
     return args;
 }
 
+// A sum that was added up in forward is there: only its norm is made again.
+static mm_op_args again_args(const mm_engine *engine, const mm_pass *pass,
+                             const mm_graph_step *step)
+{
+    mm_op_args args = forward_args(engine, pass, step->op);
+    args.out[0] = data_of(engine, step->again);
+    if (engine->graph->ops[step->op].kind == MM_OP_ADD_RMSNORM) {
+        args.in[0] = args.out[2];
+        args.in[1] = NULL;
+    }
+    return args;
+}
+
 static void run_step(const mm_engine *engine, const mm_pass *pass, int32_t index)
 {
     const mm_graph_step *step = &engine->graph->steps[index];
-    const mm_op_args args = args_of(engine, pass, index);
     const mm_op_slot *slot = &engine->backend->ops[engine->graph->ops[step->op].kind];
     const int64_t start_ns = engine->profile ? mm_mono_ns() : 0;
-    if (step->is_backward) {
+    if (step->kind == MM_STEP_BACKWARD) {
+        const mm_op_args args = backward_args(engine, pass, step);
         slot->backward(&args);
     } else {
+        const mm_op_args args = step->kind == MM_STEP_AGAIN ? again_args(engine, pass, step)
+                                                            : forward_args(engine, pass, step->op);
         slot->forward(&args);
     }
     if (engine->profile)

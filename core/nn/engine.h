@@ -23,6 +23,7 @@ typedef struct mm_engine_options {
     int32_t threads;      /* 0 = all processors available to the process */
     bool training;        /* false: forward only, no gradients, no optimizer state */
     bool bf16;            /* compute as MM_BF16; the model's values are F32 */
+    bool keep_all;        /* keep what backward could make again: more memory, the same bits */
     uint64_t seed;        /* keys dropout */
 } mm_engine_options;
 

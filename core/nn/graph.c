@@ -3,6 +3,9 @@
  * The subtle rule: the backward of a residual addition costs nothing. The gradients of the sum and
  * of both its inputs share one memory; check_shared proves on the finished list that no reader sees
  * a later writer's values.
+ *
+ * What costs little to make again is not kept: the results of norms and of SwiGLU, which only the
+ * weight gradient of the next product reads. They are a third of what backward would need.
  */
 #include "core/nn/graph.h"
 
@@ -13,9 +16,9 @@
 enum {
     OPS_PER_LAYER = 11, // at most
     OPS_OUTSIDE = 4,
-    TENSORS_PER_OP = 2 * MM_OP_MAX_OUT +
-                     2 * 3, // outputs, their gradients, parameters with gradient and two moments
-    ALIGNMENT = 64          // bytes
+    TENSORS_PER_OP = 2 * MM_OP_MAX_OUT + 2 * 3, // outputs, their gradients, a second making,
+                                                // parameters with gradient and two moments
+    ALIGNMENT = 64                              // bytes
 };
 
 int32_t mm_graph_tensor_add(mm_graph *graph, const char *name, mm_class cls, int64_t rows,
@@ -41,7 +44,7 @@ void mm_graph_op_add(mm_graph *graph, const mm_graph_op *op)
 {
     MM_ASSERT(graph->n_ops < graph->op_capacity);
     graph->ops[graph->n_ops++] = *op;
-    graph->steps[graph->n_steps++] = (mm_graph_step){.op = graph->n_ops - 1};
+    graph->steps[graph->n_steps++] = (mm_graph_step){.op = graph->n_ops - 1, .again = MM_NONE};
 }
 
 static int32_t new_grad(mm_graph *graph, int32_t of)
@@ -79,29 +82,64 @@ static void share_grad(mm_graph *graph, int32_t of, int32_t with)
     graph->tensors[grad].is_real = graph->tensors[with].is_real;
 }
 
+// The operation that makes `tensor`, if making it again costs little beside the product that reads
+// it; else MM_NONE.
+static int32_t cheap_maker(const mm_graph *graph, int32_t tensor)
+{
+    for (int32_t i = 0; i < graph->n_ops; i++) {
+        const mm_op_kind kind = graph->ops[i].kind;
+        if (graph->ops[i].out[0] == tensor)
+            return kind == MM_OP_RMSNORM || kind == MM_OP_ADD_RMSNORM || kind == MM_OP_SWIGLU
+                       ? i
+                       : MM_NONE;
+    }
+    return MM_NONE;
+}
+
+// Appends the step that makes the input of a product again; returns the tensor it makes.
+static int32_t make_again(mm_graph *graph, int32_t tensor)
+{
+    const int32_t maker = cheap_maker(graph, tensor);
+    if (maker == MM_NONE) return MM_NONE;
+    char name[48];
+    snprintf(name, sizeof name, "%.40s.again", graph->tensors[tensor].name);
+    const mm_graph_tensor kept = graph->tensors[tensor];
+    const int32_t again = mm_graph_tensor_add(graph, name, MM_CLASS_ACTIVATION, kept.rows,
+                                              kept.cols, 0, kept.is_real);
+    graph->steps[graph->n_steps++] =
+        (mm_graph_step){.op = maker, .kind = MM_STEP_AGAIN, .again = again};
+    return again;
+}
+
+// The gradients of the sum and of both its inputs are one.
+static void derive_sum(mm_graph *graph, const mm_graph_op *op, mm_graph_step *step)
+{
+    const int32_t sum = op->out[2];
+    step->d_in_add[0] = graph->tensors[sum].grad != MM_NONE;
+    if (!step->d_in_add[0]) new_grad(graph, sum);
+    for (int i = 0; i < 2; i++) {
+        MM_ASSERT(graph->tensors[op->in[i]].grad == MM_NONE);
+        share_grad(graph, op->in[i], graph->tensors[sum].grad);
+    }
+}
+
 // Walks the forward list backwards. The first step that writes a gradient overwrites, later ones
 // add.
-static void derive_backward(mm_graph *graph)
+static void derive_backward(mm_graph *graph, bool keep_all)
 {
     for (int32_t at = graph->n_ops - 1; at >= 0; at--) {
         const mm_graph_op *op = &graph->ops[at];
-        mm_graph_step step = {.op = at, .is_backward = true};
+        mm_graph_step step = {.op = at, .kind = MM_STEP_BACKWARD, .again = MM_NONE};
+        if (op->kind == MM_OP_LINEAR && !keep_all) step.again = make_again(graph, op->in[0]);
         if (op->kind == MM_OP_ADD_RMSNORM) {
-            const int32_t sum = op->out[2];
-            step.d_in_add[0] = graph->tensors[sum].grad != MM_NONE;
-            if (!step.d_in_add[0]) new_grad(graph, sum);
-            for (int i = 0; i < 2; i++) {
-                MM_ASSERT(graph->tensors[op->in[i]].grad == MM_NONE);
-                share_grad(graph, op->in[i], graph->tensors[sum].grad);
+            derive_sum(graph, op, &step);
+        } else {
+            for (int i = 0; i < MM_OP_MAX_IN; i++) {
+                const int32_t x = op->in[i];
+                if (x == MM_NONE) continue;
+                step.d_in_add[i] = graph->tensors[x].grad != MM_NONE;
+                if (!step.d_in_add[i]) new_grad(graph, x);
             }
-            graph->steps[graph->n_steps++] = step;
-            continue;
-        }
-        for (int i = 0; i < MM_OP_MAX_IN; i++) {
-            const int32_t x = op->in[i];
-            if (x == MM_NONE) continue;
-            step.d_in_add[i] = graph->tensors[x].grad != MM_NONE;
-            if (!step.d_in_add[i]) new_grad(graph, x);
         }
         graph->steps[graph->n_steps++] = step;
     }
@@ -115,6 +153,13 @@ static void touch(mm_graph *graph, int32_t tensor, int32_t step)
     root->last = step;
 }
 
+static void touch_again(mm_graph *graph, const mm_graph_op *op, int32_t step)
+{
+    touch(graph, op->kind == MM_OP_ADD_RMSNORM ? op->out[2] : op->in[0], step);
+    touch(graph, op->out[1], step);
+    touch(graph, graph->steps[step].again, step);
+}
+
 static void touch_backward(mm_graph *graph, const mm_graph_op *op, int32_t step)
 {
     const mm_op_info *info = mm_op_info_of(op->kind);
@@ -122,7 +167,8 @@ static void touch_backward(mm_graph *graph, const mm_graph_op *op, int32_t step)
     const bool reads_in = info->reads_in && !(op->kind == MM_OP_QKNORM_ROPE && !op->attr.qk_norm);
     for (int i = 0; i < MM_OP_MAX_IN; i++) {
         if (op->in[i] == MM_NONE) continue;
-        if (reads_in) touch(graph, op->in[i], step);
+        const int32_t again = i == 0 ? graph->steps[step].again : MM_NONE;
+        if (reads_in) touch(graph, again == MM_NONE ? op->in[i] : again, step);
         touch(graph, graph->tensors[op->in[i]].grad, step);
     }
     if (info->reads_out) touch(graph, op->out[0], step);
@@ -135,8 +181,12 @@ static void find_lives(mm_graph *graph)
 {
     for (int32_t s = 0; s < graph->n_steps; s++) {
         const mm_graph_op *op = &graph->ops[graph->steps[s].op];
-        if (graph->steps[s].is_backward) {
+        if (graph->steps[s].kind == MM_STEP_BACKWARD) {
             touch_backward(graph, op, s);
+            continue;
+        }
+        if (graph->steps[s].kind == MM_STEP_AGAIN) {
+            touch_again(graph, op, s);
             continue;
         }
         for (int i = 0; i < MM_OP_MAX_IN; i++)
@@ -149,6 +199,7 @@ static void find_lives(mm_graph *graph)
 // Whether the backward of step s reads gradient `grad`: as its d_out, or to add to it.
 static bool reads_grad(const mm_graph *graph, int32_t s, int32_t grad)
 {
+    if (graph->steps[s].kind != MM_STEP_BACKWARD) return false;
     const mm_graph_op *op = &graph->ops[graph->steps[s].op];
     for (int i = 0; i < MM_OP_MAX_OUT; i++)
         if (op->out[i] != MM_NONE && graph->tensors[op->out[i]].grad == grad) return true;
@@ -157,6 +208,7 @@ static bool reads_grad(const mm_graph *graph, int32_t s, int32_t grad)
 
 static bool writes_storage(const mm_graph *graph, int32_t s, int32_t storage)
 {
+    if (graph->steps[s].kind != MM_STEP_BACKWARD) return false;
     const mm_graph_op *op = &graph->ops[graph->steps[s].op];
     for (int i = 0; i < MM_OP_MAX_IN; i++) {
         if (op->in[i] == MM_NONE) continue;
@@ -176,6 +228,7 @@ static void check_shared(const mm_graph *graph)
         for (int32_t s = graph->n_ops; s < graph->n_steps; s++) {
             const mm_graph_op *op = &graph->ops[graph->steps[s].op];
             if (reads_grad(graph, s, grad)) MM_ASSERT(!is_foreign);
+            if (graph->steps[s].kind != MM_STEP_BACKWARD) continue;
             const bool is_own = op->in[0] == owner || op->in[1] == owner;
             if (is_own && op->kind == MM_OP_ADD_RMSNORM) {
                 is_foreign = false;
@@ -262,7 +315,7 @@ mm_status mm_graph_new(mm_graph **out, const mm_model_config *config, const mm_m
     graph->op_capacity = config->num_hidden_layers * OPS_PER_LAYER + OPS_OUTSIDE;
     graph->tensor_capacity = graph->op_capacity * TENSORS_PER_OP;
     graph->ops = mm_calloc((size_t)graph->op_capacity, sizeof *graph->ops);
-    graph->steps = mm_calloc((size_t)graph->op_capacity * 2, sizeof *graph->steps);
+    graph->steps = mm_calloc((size_t)graph->op_capacity * 3, sizeof *graph->steps);
     graph->tensors = mm_calloc((size_t)graph->tensor_capacity, sizeof *graph->tensors);
     if (!graph->ops || !graph->steps || !graph->tensors) {
         status = MM_FAIL(err, MM_ENOMEM, "graph of %d operations", (int)graph->op_capacity);
@@ -274,7 +327,7 @@ mm_status mm_graph_new(mm_graph **out, const mm_model_config *config, const mm_m
         add_param_grads(graph, table->n_elements);
         graph->elements[MM_CLASS_GRAD] = table->n_elements;
         graph->elements[MM_CLASS_STATE] = 2 * table->n_elements;
-        derive_backward(graph);
+        derive_backward(graph, options->keep_all);
     }
     find_lives(graph);
     check_shared(graph);

@@ -42,9 +42,16 @@ typedef struct mm_graph_op {
     int32_t param[MM_OP_MAX_PARAM];
 } mm_graph_op;
 
+typedef enum mm_step_kind {
+    MM_STEP_FORWARD = 0,
+    MM_STEP_BACKWARD,
+    MM_STEP_AGAIN /* forward once more, into another tensor, for a backward that reads it */
+} mm_step_kind;
+
 typedef struct mm_graph_step {
     int32_t op;
-    bool is_backward;
+    mm_step_kind kind;
+    int32_t again; /* AGAIN: stands for out[0]; BACKWARD: for in[0]; else MM_NONE */
     bool d_in_add[MM_OP_MAX_IN];
 } mm_graph_step;
 
@@ -55,7 +62,7 @@ typedef struct mm_graph {
     mm_graph_op *ops;
     int32_t n_ops;
     int32_t op_capacity;
-    mm_graph_step *steps; /* forward steps 0..n_ops-1, then backward */
+    mm_graph_step *steps; /* forward steps 0..n_ops-1, then backward and again */
     int32_t n_steps;
     int64_t elements[MM_CLASS_COUNT]; /* size of each class's block; bytes for activations */
     int64_t max_tokens;
@@ -71,6 +78,7 @@ typedef struct mm_graph_options {
     size_t act_bytes;
     bool is_training;
     bool no_reuse; /* every activation gets its own memory: to test the planner */
+    bool keep_all; /* nothing is made again in backward */
 } mm_graph_options;
 
 /* `table` is of the same resolved configuration. */

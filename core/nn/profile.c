@@ -89,26 +89,27 @@ static double traffic_of(const mm_graph *graph, const mm_graph_op *op, int64_t r
                          const mm_graph_step *step)
 {
     const mm_op_info *info = mm_op_info_of(op->kind);
+    const bool is_backward = step->kind == MM_STEP_BACKWARD;
     double bytes = 0;
     for (int i = 0; i < MM_OP_MAX_IN; i++) {
         if (op->in[i] == MM_NONE) continue;
-        if (!step->is_backward || info->reads_in) bytes += bytes_of(graph, op->in[i], rows);
+        if (!is_backward || info->reads_in) bytes += bytes_of(graph, op->in[i], rows);
         const bool is_shared = i > 0 && op->kind == MM_OP_ADD_RMSNORM;
-        if (step->is_backward && !is_shared)
+        if (is_backward && !is_shared)
             bytes +=
                 bytes_of(graph, graph->tensors[op->in[i]].grad, rows) * (step->d_in_add[i] ? 2 : 1);
     }
     const bool is_read[MM_OP_MAX_OUT] = {info->reads_out, info->reads_aux, info->reads_sum};
     for (int i = 0; i < MM_OP_MAX_OUT; i++)
-        if (!step->is_backward || is_read[i]) bytes += bytes_of(graph, op->out[i], rows);
-    if (step->is_backward && op->out[0] != MM_NONE)
+        if (!is_backward || is_read[i]) bytes += bytes_of(graph, op->out[i], rows);
+    if (is_backward && op->out[0] != MM_NONE)
         bytes += bytes_of(graph, graph->tensors[op->out[0]].grad, rows);
     // An embedding touches the rows of its tokens only; a weight's gradient is read and written.
     for (int i = 0; i < MM_OP_MAX_PARAM && op->kind != MM_OP_EMBED; i++)
-        bytes += bytes_of(graph, op->param[i], rows) * (step->is_backward ? 3 : 1);
+        bytes += bytes_of(graph, op->param[i], rows) * (is_backward ? 3 : 1);
     if (op->kind == MM_OP_EMBED)
-        bytes += (double)(rows * op->attr.n_out) * (double)graph->real_bytes *
-                 (step->is_backward ? 2 : 1);
+        bytes +=
+            (double)(rows * op->attr.n_out) * (double)graph->real_bytes * (is_backward ? 2 : 1);
     return bytes;
 }
 
@@ -117,11 +118,12 @@ void mm_profile_step(mm_profile *profile, const mm_graph *graph, const mm_graph_
 {
     if (!profile) return;
     const mm_graph_op *op = &graph->ops[step->op];
-    // Layers are one entry: "3.qkv" counts as "qkv".
+    // Layers are one entry: "3.qkv" counts as "qkv". What is made again is part of backward.
+    const bool is_forward = step->kind == MM_STEP_FORWARD;
     const char *name = op->out[0] == MM_NONE ? "head" : graph->tensors[op->out[0]].name;
     const char *dot = strchr(name, '.');
-    mm_profile_add(profile, dot ? dot + 1 : name, mm_op_info_of(op->kind)->name, step->is_backward,
-                   ns, flops_of(op, batch, step->is_backward),
+    mm_profile_add(profile, dot ? dot + 1 : name, mm_op_info_of(op->kind)->name, !is_forward, ns,
+                   flops_of(op, batch, step->kind == MM_STEP_BACKWARD),
                    traffic_of(graph, op, batch->n_tokens, step));
 }
 

@@ -25,15 +25,20 @@ static mm_model_config wide(bool is_v3)
     return config;
 }
 
+static mm_engine_options options_of(bool bf16, int32_t threads)
+{
+    return (mm_engine_options){.max_tokens = MAX_TOKENS,
+                               .max_segments = 8,
+                               .threads = threads,
+                               .training = true,
+                               .bf16 = bf16,
+                               .seed = 3};
+}
+
 static mm_engine *new_engine(mm_model *model, bool bf16, int32_t threads)
 {
     mm_engine *engine = NULL;
-    const mm_engine_options options = {.max_tokens = MAX_TOKENS,
-                                       .max_segments = 8,
-                                       .threads = threads,
-                                       .training = true,
-                                       .bf16 = bf16,
-                                       .seed = 3};
+    const mm_engine_options options = options_of(bf16, threads);
     CHECK_OK(mm_engine_new(&engine, model, &options, failure));
     return engine;
 }
@@ -160,12 +165,42 @@ static void test_packed_copies_follow_the_weights(void **state)
     mm_model_free(model);
 }
 
+static void test_what_is_made_again_is_the_same(void **state)
+{
+    (void)state;
+    for (int variant = 0; variant < 4; variant++) {
+        mm_model_config config = wide(variant & 1);
+        config.dropout = 0.1;
+        mm_model *model = NULL;
+        CHECK_OK(mm_model_new(&model, &config, MM_F32, failure));
+        mm_model_init(model, 5);
+        mm_engine_options options = options_of(variant & 2, 2);
+        mm_engine *saving = NULL;
+        mm_engine *keeping = NULL;
+        CHECK_OK(mm_engine_new(&saving, model, &options, failure));
+        const mm_dtype dtype = options.bf16 ? MM_BF16 : MM_F32;
+        const int64_t saved = mm_engine_bytes(&config, dtype, &options);
+        options.keep_all = true;
+        CHECK_OK(mm_engine_new(&keeping, model, &options, failure));
+        assert_true(saved < mm_engine_bytes(&config, dtype, &options));
+        assert_true(backward(saving, model) == backward(keeping, model));
+        int64_t n;
+        mm_model_data(model, &n);
+        assert_memory_equal(mm_engine_grads(saving), mm_engine_grads(keeping),
+                            (size_t)n * sizeof(float));
+        mm_engine_free(keeping);
+        mm_engine_free(saving);
+        mm_model_free(model);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_gradients_are_those_of_fp32),
         cmocka_unit_test(test_threads_do_not_change_a_bit),
         cmocka_unit_test(test_packed_copies_follow_the_weights),
+        cmocka_unit_test(test_what_is_made_again_is_the_same),
     };
     return cmocka_run_group_tests_name("nn/bf16", tests, NULL, NULL);
 }
