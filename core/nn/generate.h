@@ -1,8 +1,16 @@
-/* Generation: prefill, KV cache, sampling, one token at a time.
+/* Generation: prompts in blocks, key-value caches, sampling; one row of ids or many at once.
  *
  * Sampling order is MiniMind's (docs/minimind.md): temperature, repetition penalty over all ids of
  * the row, top-k, top-p (the token that crosses p stays), draw. Numbers are counter-based: (seed,
- * position) decides a draw. A generator belongs to one thread at a time.
+ * position) decides a draw.
+ *
+ * What is guaranteed: the logits of a row depend on the model, on the row's ids and on the build of
+ * the kernels (mm_engine_isa) alone. They are the same bit for bit with any number of threads or
+ * rows, whatever the other rows hold, and however the ids were cut into blocks on their way in. So
+ * the same prompt, seed and options give the same tokens and log-probabilities alone or in a batch.
+ *
+ * A generator keeps copies of the weights in the order of the matrix kernel, so that every product,
+ * of one row or of many, reads each weight once and in order. It belongs to one thread at a time.
  */
 #ifndef MM_NN_GENERATE_H
 #define MM_NN_GENERATE_H
@@ -36,25 +44,40 @@ const char *mm_finish_text(mm_finish finish); /* "stop", "length", "canceled" */
 typedef struct mm_generation {
     int32_t n_tokens; /* handed to on_token */
     mm_finish finish;
-    double logprob_sum; /* of the chosen tokens, a stop id included, under the unmodified model
-                           (temperature 1) */
-    double prefill_s;
-    double decode_s;
+    double logprob_sum;  /* of the chosen tokens, a stop id included, under the unmodified model
+                            (temperature 1) */
+    int32_t stop_id;     /* that ended the row, -1 without one */
+    double stop_logprob; /* of the stop id, 0 without one */
+    double prefill_s;    /* from the first block that holds a part of the prompt to its logits */
+    double decode_s;     /* from there to the end of the row */
 } mm_generation;
 
 /* Called for every token; returning false stops (MM_FINISH_CANCELED). */
 typedef bool (*mm_token_fn)(void *context, int32_t id);
 
-/* The cache holds max_tokens positions (prompt + answer). Keeps a borrowed pointer to the model
- * (fp32). */
+enum { MM_GENERATOR_MAX_ROWS = 1024 };
+
+typedef struct mm_generator_options {
+    int32_t max_tokens; /* positions of each row: prompt + answer */
+    int32_t rows;       /* rows that are decoded together; 0 = 1 */
+    int32_t threads;    /* 0 = all processors available to the process */
+    bool bf16;          /* compute as MM_BF16, weights and caches in bfloat16 */
+} mm_generator_options;
+
+/* Keeps a borrowed pointer to the model, whose values are F32. All memory is taken here. */
+MM_NODISCARD mm_status mm_generator_new_batch(mm_generator **out, const mm_model *model,
+                                              const mm_generator_options *options, mm_err *err);
+/* The same for one row in fp32. */
 MM_NODISCARD mm_status mm_generator_new(mm_generator **out, const mm_model *model,
                                         int32_t max_tokens, int32_t threads, mm_err *err);
 void mm_generator_free(mm_generator *generator);
+/* Must follow every change of the model's values: the generator works on copies of them. */
+void mm_generator_reload(mm_generator *generator);
 
-/* The steps mm_generate is made of, for scoring and for conversations that go on. A generator holds
- * one row of ids: reset empties it, feed appends `count` ids and hands out the logits (V) that
- * follow the last one, borrowed until the next call. Ids outside the vocabulary are MM_EFORMAT, too
- * many MM_ELIMIT; both leave the row as it was. */
+/* The steps mm_generate is made of, for scoring and for conversations that go on. They work on the
+ * generator's first row of ids: reset empties it, feed appends `count` ids and hands out the logits
+ * (V) that follow the last one, borrowed until the next call. Ids outside the vocabulary are
+ * MM_EFORMAT, too many MM_ELIMIT; both leave the row as it was. */
 void mm_generator_reset(mm_generator *generator);
 MM_NODISCARD mm_status mm_generator_feed(mm_generator *generator, const int32_t *ids, int32_t count,
                                          const float **logits, mm_err *err);
@@ -66,6 +89,26 @@ int32_t mm_generator_tokens(const mm_generator *generator);
 MM_NODISCARD mm_status mm_generate(mm_generator *generator, const int32_t *prompt, int32_t n_prompt,
                                    const mm_sampling *sampling, mm_token_fn on_token, void *context,
                                    mm_generation *out, mm_err *err);
+
+typedef struct mm_prompt {
+    const int32_t *ids;
+    int32_t count;
+    uint64_t seed; /* of its draws, instead of sampling->seed */
+} mm_prompt;
+
+/* Called for every token, rows in turn, in order within a prompt. `logprob` is that of the token
+ * under the unmodified model (temperature 1). Returning false ends this prompt alone
+ * (MM_FINISH_CANCELED). */
+typedef bool (*mm_batch_token_fn)(void *context, int32_t prompt_idx, int32_t id, double logprob);
+
+/* Answers all prompts, as many at a time as the generator has rows; a row that is done takes the
+ * next prompt that waits. out[i] is the end of prompt i. What mm_generate refuses is refused for
+ * every prompt before work begins, the message naming the prompt. After an error out[i] holds what
+ * was done. */
+MM_NODISCARD mm_status mm_generate_batch(mm_generator *generator, const mm_prompt *prompts,
+                                         int32_t n_prompts, const mm_sampling *sampling,
+                                         mm_batch_token_fn on_token, void *context,
+                                         mm_generation *out, mm_err *err);
 
 #ifdef __cplusplus
 }
