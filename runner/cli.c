@@ -2,6 +2,7 @@
  */
 #include "runner/cli.h"
 
+#include "core/nn/engine.h"
 #include "runner/args.h"
 #include "runner/help.h"
 #include "runner/output.h"
@@ -106,6 +107,7 @@ static mm_status run(const mm_context *context, const mm_args *args, mm_err *err
         else
             mm_help_overview(context);
     } else {
+        MM_TRY(mm_engine_isa_check(err));
         return command->run(context, args, err);
     }
     return MM_OK;

@@ -6,6 +6,7 @@
 #include "core/base/clock.h"
 #include "core/base/file.h"
 #include "core/base/json.h"
+#include "core/nn/engine.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -143,9 +144,13 @@ static void say_plan(const mm_context *context, const mm_train_plan *plan)
     mm_count_text((double)plan->tokens, tokens);
     mm_bytes_text((double)plan->memory_bytes, memory);
     mm_duration_text(plan->seconds, time);
-    mm_say(context, "%s parameters, %" PRId64 " steps, about %s tokens, %s of memory%s%s%s.",
+    mm_say(context,
+           "%s parameters, %" PRId64 " steps, about %s tokens, %s of memory%s%s%s, %s on %s.",
            params, plan->steps, tokens, memory, isfinite(plan->seconds) ? ", about " : "",
-           isfinite(plan->seconds) ? time : "", isfinite(plan->seconds) ? " on this machine" : "");
+           isfinite(plan->seconds) ? time : "", isfinite(plan->seconds) ? " on this machine" : "",
+           plan->dtype == MM_BF16 ? "bf16" : "fp32", mm_engine_isa(plan->dtype));
+    if (plan->dtype == MM_BF16 && mm_engine_best_dtype() != MM_BF16)
+        mm_say(context, "No kernels here are fast in bf16; --dtype fp32 takes less time.");
     if (!plan->has_val)
         mm_warn(context,
                 "Nothing is held out, so there will be no val_loss; --val FILE names rows.");
@@ -397,7 +402,7 @@ mm_status mm_cmd_pretrain(const mm_context *context, const mm_args *args, mm_err
     MM_GO(mm_corpus_open(&corpus, context, store, &spec, config, err));
     MM_GO(mm_train_plan_make(&corpus, config, &plan, err));
     // What is over in a moment needs no estimate, and is not held up by one.
-    if (plan.flops > LONG_FLOPS) plan.seconds = plan.flops / mm_train_plan_rate(config);
+    if (plan.flops > LONG_FLOPS) plan.seconds = plan.flops / mm_train_plan_rate(config, plan.dtype);
     say_plan(context, &plan);
     if (mm_args_has(args, "dry-run"))
         MM_GO(print_config(context, config, &plan, err));

@@ -148,9 +148,13 @@ static mm_status make_arm(sweep *s, size_t index, arm *a, mm_err *err)
 
 static void estimate(sweep *s)
 {
-    const double rate = mm_train_plan_rate(s->base);
-    for (size_t i = 0; rate > 0 && i < s->n_arms; i++)
-        s->arms[i].plan.seconds = s->arms[i].plan.flops / rate;
+    double rates[MM_BF16 + 1] = {0}; // by dtype, measured when first needed
+    for (size_t i = 0; i < s->n_arms; i++) {
+        mm_train_plan *plan = &s->arms[i].plan;
+        double *rate = &rates[plan->dtype];
+        if (!(*rate > 0)) *rate = mm_train_plan_rate(s->base, plan->dtype);
+        if (*rate > 0) plan->seconds = plan->flops / *rate;
+    }
 }
 
 static mm_status make_arms(sweep *s, mm_err *err)

@@ -6,6 +6,7 @@
 #include "core/base/file.h"
 #include "core/base/nearest.h"
 #include "core/data/rows.h"
+#include "core/nn/engine.h"
 #include "runner/args.h"
 
 #include <ctype.h>
@@ -75,7 +76,7 @@ static const hyper TABLE[] = {
     {"val-fraction", "val_fraction", NULL, REAL, "0.01", 0, 0.5, NULL, "share of rows held out when there is no --val file", DATA},
     {"eval-rows", "eval_rows", NULL, INT, "256", 1, 1e9, NULL, "held-out rows scored at each evaluation", DATA},
 
-    {"dtype", "dtype", NULL, CHOICE, "fp32", 0, 0, "fp32,bf16", "precision of the matrix products", RECORD},
+    {"dtype", "dtype", NULL, CHOICE, "", 0, 0, "fp32,bf16", "precision of matrix products and activations (the processor's fastest)", RECORD},
     {"device", "device", NULL, CHOICE, "cpu", 0, 0, "cpu,cuda", "where to train", RECORD},
     {"threads", "threads", NULL, INT, "0", 0, 1024, NULL, "worker threads (0: all processors)", RECORD},
     {"seed", "seed", NULL, INT, "42", 0, 9.007199254740992e15, NULL, "seed of everything random", RECORD},
@@ -493,6 +494,17 @@ void mm_config_decide(mm_config *config, const char *name, int64_t value)
     decide(config, name, "data", (double)value);
 }
 
+mm_dtype mm_config_dtype(mm_config *config)
+{
+    const int i = must_find("dtype");
+    if (config->value[i][0] == '\0') {
+        const bool is_bf16 = mm_engine_best_dtype() == MM_BF16;
+        snprintf(config->value[i], VALUE_BYTES, "%s", is_bf16 ? "bf16" : "fp32");
+        snprintf(config->origin[i], sizeof config->origin[i], "processor");
+    }
+    return strcmp(config->value[i], "bf16") == 0 ? MM_BF16 : MM_F32;
+}
+
 static void take_int(const mm_config *config, const char *name, int32_t *field)
 {
     if (mm_config_is_set(config, name)) *field = (int32_t)mm_config_int(config, name);
@@ -553,7 +565,7 @@ mm_status mm_config_model(mm_config *config, int32_t vocab_size, mm_model_config
 // A value nobody chose counts as default, whoever worked it out.
 static bool is_default(const char *origin)
 {
-    return in_list(origin, "default,preset,tokenizer,data");
+    return in_list(origin, "default,preset,tokenizer,data,processor");
 }
 
 mm_status mm_config_params(const mm_config *config, mm_arena *arena, mm_param **out, size_t *count,

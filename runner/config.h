@@ -51,6 +51,10 @@ MM_NODISCARD mm_status mm_config_length(mm_config *config, const char **decides,
  */
 void mm_config_decide(mm_config *config, const char *name, int64_t value);
 
+/* What products and activations are computed in. Left open it becomes what is fastest on this
+ * processor, which is stored back (origin "processor"): a record never says "automatic". */
+mm_dtype mm_config_dtype(mm_config *config);
+
 /* The model this configuration describes; vocab_size filled in by the caller's tokenizer when 0.
  * Stores the resolved sizes back (origin "preset"), so that the record is complete. */
 MM_NODISCARD mm_status mm_config_model(mm_config *config, int32_t vocab_size, mm_model_config *out,

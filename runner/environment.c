@@ -115,7 +115,6 @@ void mm_environment(void (*each)(void *context, const char *key, const char *val
     }
     snprintf(value, sizeof value, "%d", mm_cpu_count());
     each(context, "cores", value);
-    each(context, "isa", mm_engine_isa(MM_F32));
     snprintf(value, sizeof value, "%lld", (long long)kilobytes_of("/proc/meminfo", "MemTotal"));
     each(context, "memory_bytes", value);
     if (read_small("/etc/os-release", text, sizeof text)) {

@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 
-/* Calls `each` for every fact: "cpu", "cpu_features", "cores", "isa", "memory_bytes", "os",
+/* Calls `each` for every fact: "cpu", "cpu_features", "cores", "memory_bytes", "os",
  * "kernel", "hostname", "cwd", "compiler", "sqlite", "zstd" … */
 void mm_environment(void (*each)(void *context, const char *key, const char *value), void *context);
 /* Commit of the git work tree the process stands in, 40 hexadecimal digits, or "" (read from .git,

@@ -78,6 +78,8 @@ typedef struct session {
     mm_saver *saver;
     mm_progress *progress;
     series series;
+    mm_dtype dtype;
+    const char *isa_before; // of the attempt before, NULL: there was none
     step_batches batches;
     place at;
     int64_t steps;
@@ -242,6 +244,17 @@ static mm_status restore(session *s, mm_err *err)
 
 // ---- opening -----------------------------------------------------------------------------------
 
+// Read before the claim opens an attempt of its own.
+static mm_status read_isa(session *s, mm_err *err)
+{
+    mm_env *env = NULL;
+    size_t n = 0;
+    MM_TRY(mm_store_environment(s->store, s->run_id, &s->arena, &env, &n, err));
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(env[i].key, "isa") == 0) s->isa_before = env[i].value;
+    return MM_OK;
+}
+
 static mm_status open_record(session *s, mm_err *err)
 {
     mm_param *params = NULL;
@@ -250,6 +263,8 @@ static mm_status open_record(session *s, mm_err *err)
     MM_TRY(mm_store_params(s->store, s->run_id, &s->arena, &params, &n, err));
     MM_TRY(mm_config_new(&s->config, s->run.stage, err));
     MM_TRY(mm_config_from_params(s->config, params, n, NULL, err));
+    s->dtype = mm_config_dtype(s->config);
+    MM_TRY(read_isa(s, err));
     const char *prompts = mm_param_find(params, n, "prompts");
     if (prompts)
         MM_TRY(
@@ -267,6 +282,7 @@ static mm_status open_engine(session *s, mm_err *err)
         .max_tokens = (int32_t)mm_config_int(s->config, "batch_size") * seq_len,
         .threads = threads,
         .training = true,
+        .bf16 = s->dtype == MM_BF16,
         .seed = s->run.seed};
     MM_TRY(mm_config_model(s->config, mm_tokenizer_vocab(s->corpus->tokenizer), &shape, err));
     MM_TRY(mm_model_new(&s->model, &shape, MM_F32, err));
@@ -340,6 +356,20 @@ static void record_env(void *context, const char *key, const char *value)
     if (to->status == MM_OK) to->status = mm_store_env(to->store, to->run_id, key, value, to->err);
 }
 
+// Other kernels add in another order: the run goes on well, but not bit for bit.
+static mm_status note_other_kernels(session *s, mm_err *err)
+{
+    const char *isa = mm_engine_isa(s->dtype);
+    if (!s->isa_before || strcmp(s->isa_before, isa) == 0) return MM_OK;
+    char message[192];
+    snprintf(message, sizeof message,
+             "the attempt before ran on the %.32s kernels, this one runs on %.32s: the numbers may "
+             "differ in their last bits",
+             s->isa_before, isa);
+    mm_warn(s->context, "%s: %s.", s->run.name, message);
+    return mm_store_event(s->store, s->run_id, "warn", "isa", message, err);
+}
+
 static mm_status open_record_writers(session *s, mm_err *err)
 {
     // A fresh run has nothing to rewind; anything else goes back to where its checkpoint stands.
@@ -354,7 +384,9 @@ static mm_status open_record_writers(session *s, mm_err *err)
     char threads[16];
     snprintf(threads, sizeof threads, "%d", mm_engine_threads(s->engine));
     record_env(&to, "threads", threads);
+    record_env(&to, "isa", mm_engine_isa(s->dtype));
     MM_TRY(to.status);
+    MM_TRY(note_other_kernels(s, err));
     if (is_resumed)
         mm_say(s->context, "%s: resumed at step %" PRId64 " of %" PRId64 ".", s->run.name,
                s->at.step, s->steps);
@@ -367,6 +399,7 @@ static mm_status session_open(session *s, mm_err *err)
     MM_TRY(open_engine(s, err));
     MM_TRY(open_batches(s, err));
     MM_TRY(restore(s, err));
+    mm_engine_reload(s->engine);
     return open_record_writers(s, err);
 }
 

@@ -26,6 +26,7 @@ typedef struct mm_run_request {
 /* What a run will cost, known before it starts. */
 typedef struct mm_train_plan {
     mm_model_config shape;
+    mm_dtype dtype;
     int64_t params;
     int64_t steps;
     int64_t tokens;       /* about */
@@ -40,8 +41,9 @@ typedef struct mm_train_plan {
  * `seconds` open. */
 MM_NODISCARD mm_status mm_train_plan_make(const mm_corpus *corpus, mm_config *config,
                                           mm_train_plan *plan, mm_err *err);
-/* Operations per second that training reaches on this machine, about; measured for 40 ms. */
-double mm_train_plan_rate(const mm_config *config);
+/* Operations per second that training in `dtype` reaches on this machine, about; measured for 40
+ * ms. */
+double mm_train_plan_rate(const mm_config *config, mm_dtype dtype);
 /* Too little memory is MM_ENOMEM, too little disk for two checkpoints MM_ENOSPC, naming both
  * numbers. */
 MM_NODISCARD mm_status mm_train_plan_check(const mm_train_plan *plan, const char *db_path,

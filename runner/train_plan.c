@@ -80,9 +80,6 @@ static mm_status check_supported(const mm_config *config, mm_err *err)
     if (strcmp(mm_config_text(config, "device"), "cpu") != 0)
         return MM_FAIL(err, MM_ECONFIG,
                        "--device cuda: this build has no CUDA backend; use --device cpu");
-    if (strcmp(mm_config_text(config, "dtype"), "fp32") != 0)
-        return MM_FAIL(err, MM_ECONFIG,
-                       "--dtype bf16: the CPU engine computes in fp32; use --dtype fp32");
     return MM_OK;
 }
 
@@ -94,6 +91,7 @@ mm_status mm_train_plan_make(const mm_corpus *corpus, mm_config *config, mm_trai
     mm_batcher *val = NULL;
     *plan = (mm_train_plan){.seconds = (double)NAN};
     MM_TRY(check_supported(config, err));
+    plan->dtype = mm_config_dtype(config);
     MM_TRY(mm_config_model(config, mm_tokenizer_vocab(corpus->tokenizer), &plan->shape, err));
     MM_GO(mm_corpus_batchers(corpus, config, &train, &val, err));
     MM_GO(decide_steps(train, config, plan, err));
@@ -104,10 +102,11 @@ mm_status mm_train_plan_make(const mm_corpus *corpus, mm_config *config, mm_trai
         .max_tokens = (int32_t)mm_config_int(config, "batch_size") * seq_len,
         .threads = (int32_t)mm_config_int(config, "threads"),
         .training = true,
+        .bf16 = plan->dtype == MM_BF16,
     };
     // Weights and two moments; the saver holds a copy while it writes.
     plan->checkpoint_bytes = plan->params * 3 * (int64_t)sizeof(float);
-    plan->memory_bytes = mm_engine_bytes(&plan->shape, MM_F32, &options) +
+    plan->memory_bytes = mm_engine_bytes(&plan->shape, plan->dtype, &options) +
                          plan->params * (int64_t)sizeof(float) + plan->checkpoint_bytes;
     plan->flops = mm_model_flops_per_token(&plan->shape, seq_len) * (double)plan->tokens;
 done:
@@ -116,10 +115,10 @@ done:
     return status;
 }
 
-double mm_train_plan_rate(const mm_config *config)
+double mm_train_plan_rate(const mm_config *config, mm_dtype dtype)
 {
     const int32_t threads = (int32_t)mm_config_int(config, "threads");
-    return mm_engine_probe_flops(MM_F32, threads, PROBE_MS) * EXPECTED_SHARE;
+    return mm_engine_probe_flops(dtype, threads, PROBE_MS) * EXPECTED_SHARE;
 }
 
 mm_status mm_train_plan_check(const mm_train_plan *plan, const char *db_path, mm_err *err)

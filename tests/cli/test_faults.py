@@ -101,7 +101,8 @@ class TestBadInput(FaultTest):
 
     def test_unsupported_things_say_so(self):
         self.pretrain("--device", "cuda", expect=2, err="--device cuda")
-        self.pretrain("--dtype", "bf16", expect=2, err="--dtype bf16")
+        self.pretrain("--dtype", "fp16", expect=2, err=r"--dtype.*fp32,bf16.*fp16")
+        self.pretrain(expect=2, err=r"MMRUN_ISA=sse9.*avx2", env={"MMRUN_ISA": "sse9"})
 
     def test_a_name_is_taken_once(self):
         self.pretrain("--name", "mine")
