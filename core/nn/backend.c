@@ -3,6 +3,9 @@
 
 #include "core/nn/engine.h"
 
+#if MM_KERNELS_PAIRS
+#include <cpuid.h>
+#endif
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +18,9 @@ extern const mm_backend mm_backend_f32_avx2;
 extern const mm_backend mm_backend_f32_avx512;
 extern const mm_backend mm_backend_bf16_avx2;
 extern const mm_backend mm_backend_bf16_avx512;
+#endif
+#if MM_KERNELS_PAIRS
+extern const mm_backend mm_backend_bf16_avx512bf16;
 #endif
 
 enum { MAX_BACKENDS = 16 };
@@ -48,6 +54,20 @@ static bool has_avx512(void)
 }
 #endif
 
+#if MM_KERNELS_PAIRS
+// Asked of the processor itself: not every compiler that has the instructions knows their names.
+static bool has_avx512bf16(void)
+{
+    enum { LEAF = 7, SUBLEAF = 1, BIT = 1 << 5 };
+    unsigned eax;
+    unsigned ebx;
+    unsigned ecx;
+    unsigned edx;
+    return has_avx512() && __get_cpuid_count(LEAF, SUBLEAF, &eax, &ebx, &ecx, &edx) != 0 &&
+           (eax & BIT) != 0;
+}
+#endif
+
 int32_t mm_backends(const mm_backend **out, int32_t capacity)
 {
     const mm_backend *found[MAX_BACKENDS];
@@ -57,6 +77,9 @@ int32_t mm_backends(const mm_backend **out, int32_t capacity)
     const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     if (has_avx512()) found[n++] = &mm_backend_f32_avx512;
     if (has_avx2) found[n++] = &mm_backend_f32_avx2;
+#if MM_KERNELS_PAIRS
+    if (has_avx512bf16()) found[n++] = &mm_backend_bf16_avx512bf16;
+#endif
     if (has_avx512()) found[n++] = &mm_backend_bf16_avx512;
     if (has_avx2) found[n++] = &mm_backend_bf16_avx2;
 #endif

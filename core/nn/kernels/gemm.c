@@ -1,9 +1,13 @@
-/* Matrix product of `real` panels: packing, register kernel, tiles. See gemm.h.
+/* Matrix product of `real` panels: packing, register kernel, tiles. See gemm.h. The builds with
+ * instructions for pairs of bfloat16 take gemm_pairs.c instead.
  *
  * Operands kept as bfloat16 are widened while they are packed, which loses nothing; a result that
  * is kept as bfloat16 is summed in a block of `real` and rounded once.
  */
 #include "core/nn/kernels/gemm.h"
+
+#if !MM_KERNEL_PAIRS
+#include "core/nn/kernels/transpose.h"
 
 enum {
 #if MM_VECTOR_BYTES == 64
@@ -32,39 +36,6 @@ _Static_assert(GEMM_MC / 4 % GEMM_MR == 0 && GEMM_NC / 4 % GEMM_NR == 0,
                "the least items are whole panels");
 
 enum { NV = GEMM_NR / VL };
-
-// ZIP_LOW and ZIP_HIGH interleave the lower and the upper halves of two vectors.
-#if MM_VECTOR_BYTES == 64 && !MM_KERNEL_F64
-#define ZIP_LOW(a, b)                                                                              \
-    __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
-#define ZIP_HIGH(a, b)                                                                             \
-    __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
-#elif MM_VECTOR_BYTES == 32 && !MM_KERNEL_F64
-#define ZIP_LOW(a, b)  __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11)
-#define ZIP_HIGH(a, b) __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15)
-#elif MM_VECTOR_BYTES == 16 && !MM_KERNEL_F64
-#define ZIP_LOW(a, b)  __builtin_shufflevector(a, b, 0, 4, 1, 5)
-#define ZIP_HIGH(a, b) __builtin_shufflevector(a, b, 2, 6, 3, 7)
-#elif MM_VECTOR_BYTES == 16
-#define ZIP_LOW(a, b)  __builtin_shufflevector(a, b, 0, 2)
-#define ZIP_HIGH(a, b) __builtin_shufflevector(a, b, 1, 3)
-#else
-#error "no interleaving for this vector"
-#endif
-
-// Transposes VL vectors: log2(VL) rounds of interleaving row i with row i + VL/2.
-static inline void transpose(vec rows[VL])
-{
-    for (int round = 1; round < VL; round *= 2) {
-        vec next[VL];
-        for (int i = 0; i < VL / 2; i++) {
-            next[2 * i] = ZIP_LOW(rows[i], rows[i + VL / 2]);
-            next[2 * i + 1] = ZIP_HIGH(rows[i], rows[i + VL / 2]);
-        }
-        for (int i = 0; i < VL; i++)
-            rows[i] = next[i];
-    }
-}
 
 // Panels of a width that is not a whole number of vectors are written with vectors that reach into
 // the next step of k, which is written later; after the last step they reach up to VL elements
@@ -405,3 +376,5 @@ mm_op_need op_gemm_need(void)
     return (mm_op_need){.thread_bytes =
                             sizeof(real) * (PACKED_A_COUNT + SUM_COUNT + PACKED_B_COUNT)};
 }
+
+#endif

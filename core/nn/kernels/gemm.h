@@ -4,7 +4,7 @@
  * Multiplication", ACM TOMS 34, 2008): A and B are copied into panels that the register kernel
  * reads in order. Packing takes any strides, so that NN, NT and TN products are one function. Sums
  * are kept in `real`; the order of summation depends on k alone, never on tiles and threads.
- * Implemented by gemm.c with panels of `real`.
+ * Implemented by gemm.c with panels of `real`, or by gemm_pairs.c with panels of bfloat16 pairs.
  */
 #ifndef MM_NN_KERNELS_GEMM_H
 #define MM_NN_KERNELS_GEMM_H

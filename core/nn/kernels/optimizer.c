@@ -47,6 +47,7 @@ void op_adamw(void *params, void *grads, void *moments1, void *moments2, int64_t
     }
 }
 
+#if !MM_KERNEL_PAIRS /* else in gemm_pairs.c, with the instruction for pairs */
 double op_peak(int64_t rounds)
 {
     // Enough independent sums to hide the latency of the multiply-add, few enough to stay in
@@ -66,3 +67,4 @@ double op_peak(int64_t rounds)
     seed = vec_sum(total); // the result is used, so the loop stays
     return 2.0 * SUMS * VL * (double)rounds;
 }
+#endif
