@@ -10,6 +10,9 @@
 #include "core/data/batch.h"
 #include "core/data/synth.h"
 
+#include <zlib.h>
+#include <zstd.h>
+
 /* "dir/name"; freed by the caller. */
 static inline char *path_in(const char *dir, const char *name)
 {
@@ -92,6 +95,39 @@ static inline void describe_row(const mm_row *row, mm_str *out)
         mm_json_write(row->gt, out);
     }
     mm_str_add(out, "\n");
+}
+
+/* Appends the text as one gzip member or zstd frame. */
+static inline void gzip_to(mm_str *out, const char *text, size_t bytes)
+{
+    unsigned char buffer[4096];
+    z_stream stream = {0};
+    assert_int_equal(deflateInit2(&stream, 6, Z_DEFLATED, 31, 8, Z_DEFAULT_STRATEGY), Z_OK);
+    stream.next_in = (unsigned char *)(uintptr_t)text;
+    stream.avail_in = (unsigned)bytes;
+    int code;
+    do {
+        stream.next_out = buffer;
+        stream.avail_out = sizeof buffer;
+        code = deflate(&stream, Z_FINISH);
+        mm_str_add_bytes(out, buffer, sizeof buffer - stream.avail_out);
+    } while (code == Z_OK);
+    assert_int_equal(code, Z_STREAM_END);
+    deflateEnd(&stream);
+}
+
+static inline void zstd_to(mm_str *out, const char *text, size_t bytes)
+{
+    const size_t bound = ZSTD_compressBound(bytes);
+    char *buffer = mm_alloc(bound);
+    // With a checksum, as the zstd program writes it.
+    ZSTD_CCtx *context = ZSTD_createCCtx();
+    ZSTD_CCtx_setParameter(context, ZSTD_c_checksumFlag, 1);
+    const size_t used = ZSTD_compress2(context, buffer, bound, text, bytes);
+    assert_false(ZSTD_isError(used));
+    mm_str_add_bytes(out, buffer, used);
+    ZSTD_freeCCtx(context);
+    mm_free(buffer);
 }
 
 /* Path of a file of the shared real data; skips the test when it is missing. */

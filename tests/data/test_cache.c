@@ -370,7 +370,7 @@ static pid_t open_in_child(const places *where, const int *go)
         close(go[1]);
         (void)!read(go[0], &byte, 1);
     }
-    const mm_cache_options options = {.path = where->data, .dir = where->cache};
+    const mm_cache_options options = {.path = where->data, .dir = where->cache, .threads = 3};
     mm_token_cache *cache;
     if (mm_token_cache_open(&cache, &options, tokenizer, NULL) != MM_OK) _exit(1);
     _exit(mm_token_cache_info(cache)->was_built ? 10 : 11);
@@ -445,7 +445,7 @@ static int fill_disk_in_child(const places *where)
 {
     mm_token_cache *cache;
     mm_err err = {0};
-    const mm_cache_options options = {.path = where->data, .dir = where->cache};
+    const mm_cache_options options = {.path = where->data, .dir = where->cache, .threads = 2};
     if (mm_dir_make(where->cache, NULL) != MM_OK) return 1;
     if (unshare(CLONE_NEWNS | (geteuid() == 0 ? 0 : CLONE_NEWUSER)) != 0) return 77;
     if (mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0) return 77;

@@ -5,9 +5,6 @@
 #include "core/base/rng.h"
 #include "core/base/utf8.h"
 
-#include <zlib.h>
-#include <zstd.h>
-
 /* Reads a whole file; *report may be NULL. The rows' description is appended to `out`. */
 static mm_status read_all(const char *path, mm_row_format format, mm_str *out,
                           mm_row_report *report, mm_err *err)
@@ -456,38 +453,6 @@ static void test_long_rows_are_stepped_over(void **state)
         }
     }
     mm_free(path);
-}
-
-static void gzip_to(mm_str *out, const char *text, size_t bytes)
-{
-    unsigned char buffer[4096];
-    z_stream stream = {0};
-    assert_int_equal(deflateInit2(&stream, 6, Z_DEFLATED, 31, 8, Z_DEFAULT_STRATEGY), Z_OK);
-    stream.next_in = (unsigned char *)(uintptr_t)text;
-    stream.avail_in = (unsigned)bytes;
-    int code;
-    do {
-        stream.next_out = buffer;
-        stream.avail_out = sizeof buffer;
-        code = deflate(&stream, Z_FINISH);
-        mm_str_add_bytes(out, buffer, sizeof buffer - stream.avail_out);
-    } while (code == Z_OK);
-    assert_int_equal(code, Z_STREAM_END);
-    deflateEnd(&stream);
-}
-
-static void zstd_to(mm_str *out, const char *text, size_t bytes)
-{
-    const size_t bound = ZSTD_compressBound(bytes);
-    char *buffer = mm_alloc(bound);
-    // With a checksum, as the zstd program writes it.
-    ZSTD_CCtx *context = ZSTD_createCCtx();
-    ZSTD_CCtx_setParameter(context, ZSTD_c_checksumFlag, 1);
-    const size_t used = ZSTD_compress2(context, buffer, bound, text, bytes);
-    assert_false(ZSTD_isError(used));
-    mm_str_add_bytes(out, buffer, used);
-    ZSTD_freeCCtx(context);
-    mm_free(buffer);
 }
 
 // Rows that do not compress away.
