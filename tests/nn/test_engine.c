@@ -415,7 +415,7 @@ static void test_estimates_and_accessors(void **state)
     mm_engine_free(engine);
     mm_engine_free(NULL);
     mm_model_free(model);
-    assert_true(mm_engine_probe_flops(MM_F32, 1, 5) > 1e8);
+    assert_true(mm_engine_probe_flops(MM_F32, 1, 5) > 1e6);
     const char *wish = getenv("MMRUN_ISA");
     if (wish && strcmp(wish, "generic") == 0) assert_string_equal(mm_engine_isa(MM_F32), "generic");
 }
