@@ -1,68 +1,38 @@
-/* Generation with a key-value cache. See generate.h.
+/* Generation: which ids go through the decoder next, and what is drawn. See generate.h.
  *
- * The row of ids is fed in blocks: a block of several ids goes through matrix products, a single id
- * through matrix-vector products; both use the operations of the training graph for everything
- * else, so that a formula exists once. Work is cut by shapes, never by threads: the same row gives
- * the same logits with any number of threads. All memory is taken by mm_generator_new.
+ * A pass holds the next id of every row that is being answered and, as far as there is room, pieces
+ * of the prompts that rows have taken from the queue. Rows draw in parallel; what comes of it is
+ * settled in the order of the pass.
  */
 #include "core/nn/generate.h"
 
 #include "core/base/clock.h"
 #include "core/base/mem.h"
-#include "core/nn/decode.h"
+#include "core/nn/decoder.h"
 #include "core/nn/sample.h"
 
-#include <stdio.h>
-
-enum {
-    PREFILL_BLOCK = 192, // ids per block: as many as the matrix kernel keeps in cache
-    MAX_POSITIONS = 1 << 24
-};
-
-typedef struct layer_weights {
-    const float *input_norm; /* (C) */
-    const float *q_proj;     /* (HD, C) */
-    const float *k_proj;     /* (KD, C) */
-    const float *v_proj;     /* (KD, C) */
-    const float *o_proj;     /* (C, HD) */
-    const float *q_norm;     /* (D), NULL without QK-norm */
-    const float *k_norm;     /* (D) */
-    const float *post_norm;  /* (C) */
-    const float *gate_proj;  /* (F, C) */
-    const float *up_proj;    /* (F, C) */
-    const float *down_proj;  /* (C, F) */
-    float *keys;             /* cache, see decode.h */
-    float *values;
-} layer_weights;
+typedef struct row_state {
+    mm_sampler *sampler;
+    int32_t n_tokens; // ids in the cache
+    // While a prompt is answered:
+    const mm_prompt *prompt; // NULL: the row is free
+    int32_t prompt_idx;
+    int32_t limit; // of new tokens
+    mm_choice choice;
+    mm_status status; // of the draw
+    int64_t start_ns;
+    int64_t prefill_ns; // when the prompt was through
+} row_state;
 
 struct mm_generator {
-    mm_model_config config;
-    const mm_backend *backend;
-    const mm_decode_kernels *kernels;
-    mm_pool *pool;
-    mm_sampler *sampler;
-    mm_pass pass;
-    mm_batch batch;
+    mm_decoder *decoder;
+    int32_t vocab;
     int32_t max_tokens;
-    int32_t n_tokens; /* positions in the cache */
-    int64_t capacity; /* max_tokens rounded up to whole key tiles */
-    layer_weights *layers;
-    const float *embedding; /* (V, C) */
-    const float *final_norm;
-    const float *head; /* (V, C), the embedding when tied */
-    char *memory;      /* one block that all below point into */
-    int32_t positions[PREFILL_BLOCK];
-    float *rope_cos; /* (max_tokens, D/2) */
-    float *rope_sin;
-    float *x;       /* (block, C) residual stream */
-    float *h;       /* (block, C) normalised */
-    float *rstd;    /* (block, H+K) or (block) */
-    float *qkv;     /* (block, (H+2K)D) */
-    float *rotated; /* the same after QK-norm and RoPE */
-    float *mixed;   /* (block, HD) */
-    float *gate_up; /* (block, 2F) */
-    float *ffn;     /* (block, F) */
-    float *logits;  /* (V) of the last id fed */
+    int32_t n_rows;
+    row_state *rows;
+    mm_span *spans;   // of a pass, one per row at most
+    int32_t *ids;     // of a pass
+    int32_t *drawing; // rows that the logits of a pass belong to
 };
 
 const char *mm_finish_text(mm_finish finish)
@@ -71,150 +41,29 @@ const char *mm_finish_text(mm_finish finish)
     return finish <= MM_FINISH_CANCELED ? texts[finish] : "unknown";
 }
 
-static const float *weight_named(const mm_model *model, const char *name)
-{
-    const mm_tensor *tensor = mm_model_find(model, name);
-    MM_ASSERT(tensor);
-    return tensor->data;
-}
-
-static const float *layer_weight(const mm_model *model, int32_t layer, const char *part)
-{
-    char name[sizeof((mm_tensor *)0)->name];
-    snprintf(name, sizeof name, "model.layers.%d.%s.weight", layer, part);
-    return weight_named(model, name);
-}
-
-static void find_weights(mm_generator *generator, const mm_model *model)
-{
-    const mm_model_config *config = &generator->config;
-    for (int32_t i = 0; i < config->num_hidden_layers; i++) {
-        layer_weights *layer = &generator->layers[i];
-        layer->input_norm = layer_weight(model, i, "input_layernorm");
-        layer->q_proj = layer_weight(model, i, "self_attn.q_proj");
-        layer->k_proj = layer_weight(model, i, "self_attn.k_proj");
-        layer->v_proj = layer_weight(model, i, "self_attn.v_proj");
-        layer->o_proj = layer_weight(model, i, "self_attn.o_proj");
-        if (config->qk_norm) {
-            layer->q_norm = layer_weight(model, i, "self_attn.q_norm");
-            layer->k_norm = layer_weight(model, i, "self_attn.k_norm");
-        }
-        layer->post_norm = layer_weight(model, i, "post_attention_layernorm");
-        layer->gate_proj = layer_weight(model, i, "mlp.gate_proj");
-        layer->up_proj = layer_weight(model, i, "mlp.up_proj");
-        layer->down_proj = layer_weight(model, i, "mlp.down_proj");
-    }
-    generator->embedding = weight_named(model, "model.embed_tokens.weight");
-    generator->final_norm = weight_named(model, "model.norm.weight");
-    generator->head =
-        config->tie_word_embeddings ? generator->embedding : weight_named(model, "lm_head.weight");
-}
-
-/* Hands out pieces of one block: run once without memory to measure, once with it. */
-typedef struct carver {
-    char *memory; /* NULL while measuring */
-    size_t bytes;
-    bool is_ok; /* no size has overflowed */
-} carver;
-
-static void *carve(carver *from, int64_t rows, int64_t columns, size_t element_bytes)
-{
-    enum { ALIGN = 64 };
-    size_t bytes;
-    const bool is_ok = mm_mul_ok((size_t)rows, (size_t)columns, &bytes) &&
-                       mm_mul_ok(bytes, element_bytes, &bytes) &&
-                       mm_add_ok(bytes, ALIGN - 1, &bytes);
-    const size_t at = from->bytes;
-    bytes -= bytes % ALIGN;
-    from->is_ok = from->is_ok && is_ok && mm_add_ok(from->bytes, bytes, &from->bytes);
-    return from->memory && from->is_ok ? from->memory + at : NULL;
-}
-
-static float *carve_floats(carver *from, int64_t rows, int64_t columns)
-{
-    return carve(from, rows, columns, sizeof(float));
-}
-
-static void lay_out(mm_generator *generator, carver *from)
-{
-    const mm_model_config *config = &generator->config;
-    const int64_t C = config->hidden_size;
-    const int64_t D = config->head_dim;
-    const int64_t H = config->num_attention_heads;
-    const int64_t K = config->num_key_value_heads;
-    const int64_t F = config->intermediate_size;
-    const int64_t block = PREFILL_BLOCK;
-    const int32_t threads = mm_pool_threads(generator->pool);
-    const size_t gemm_bytes = generator->backend->gemm_need().thread_bytes;
-    const size_t cache_bytes = generator->kernels->cache_need(generator->capacity).thread_bytes;
-    mm_workspace *work = &generator->pass.work;
-    work->thread_bytes = ((gemm_bytes > cache_bytes ? gemm_bytes : cache_bytes) + 63) / 64 * 64;
-    work->thread = carve(from, threads, (int64_t)work->thread_bytes, 1);
-    generator->layers = carve(from, config->num_hidden_layers, 1, sizeof *generator->layers);
-    generator->rope_cos = carve_floats(from, generator->max_tokens, D / 2);
-    generator->rope_sin = carve_floats(from, generator->max_tokens, D / 2);
-    generator->x = carve_floats(from, block, C);
-    generator->h = carve_floats(from, block, C);
-    generator->rstd = carve_floats(from, block, H + K);
-    generator->qkv = carve_floats(from, block, (H + 2 * K) * D);
-    generator->rotated = carve_floats(from, block, (H + 2 * K) * D);
-    generator->mixed = carve_floats(from, block, H * D);
-    generator->gate_up = carve_floats(from, block, 2 * F);
-    generator->ffn = carve_floats(from, block, F);
-    generator->logits = carve_floats(from, 1, config->vocab_size);
-    for (int32_t i = 0; i < config->num_hidden_layers; i++) {
-        float *keys = carve_floats(from, generator->capacity, K * D);
-        float *values = carve_floats(from, generator->capacity, K * D);
-        if (!generator->layers) continue;
-        generator->layers[i].keys = keys;
-        generator->layers[i].values = values;
-    }
-}
-
-static mm_status take_memory(mm_generator *generator, mm_err *err)
-{
-    carver from = {.is_ok = true};
-    lay_out(generator, &from);
-    if (from.is_ok) generator->memory = mm_alloc_aligned(from.bytes);
-    if (!generator->memory)
-        return MM_FAIL(err, MM_ENOMEM, "a cache of %d positions takes %zu bytes",
-                       generator->max_tokens, from.bytes);
-    from = (carver){.memory = generator->memory, .is_ok = true};
-    lay_out(generator, &from);
-    return MM_OK;
-}
-
-mm_status mm_generator_new(mm_generator **out, const mm_model *model, int32_t max_tokens,
-                           int32_t threads, mm_err *err)
+mm_status mm_generator_new_batch(mm_generator **out, const mm_model *model,
+                                 const mm_generator_options *options, mm_err *err)
 {
     *out = NULL;
-    const mm_model_config *config = mm_model_config_of(model);
-    if (mm_model_dtype(model) != MM_F32)
-        return MM_FAIL(err, MM_EUSAGE, "text is generated from fp32 models only");
-    if (max_tokens < 2 || max_tokens > MAX_POSITIONS ||
-        max_tokens > config->max_position_embeddings)
-        return MM_FAIL(err, MM_ELIMIT,
-                       "a cache of %d positions: expected 2 to %d, the model's limit", max_tokens,
-                       config->max_position_embeddings);
     mm_generator *generator = mm_calloc(1, sizeof *generator);
     if (!generator) return MM_FAIL(err, MM_ENOMEM, "generator");
     mm_status status = MM_OK;
-    generator->config = *config;
-    generator->backend = mm_backend_of(MM_F32);
-    generator->kernels = generator->backend->decode;
-    generator->max_tokens = max_tokens;
-    generator->capacity = ((int64_t)max_tokens + MM_KEY_TILE - 1) / MM_KEY_TILE * MM_KEY_TILE;
-    MM_GO(mm_pool_new(&generator->pool, threads, err));
-    MM_GO(mm_sampler_new(&generator->sampler, config->vocab_size, err));
-    MM_GO(take_memory(generator, err));
-    find_weights(generator, model);
-    generator->backend->rope_tables(generator->rope_cos, generator->rope_sin, max_tokens,
-                                    config->head_dim, config->rope_theta);
-    generator->pass.batch = &generator->batch;
-    generator->pass.positions = generator->positions;
-    generator->pass.rope_cos = generator->rope_cos;
-    generator->pass.rope_sin = generator->rope_sin;
-    generator->pass.work.pool = generator->pool;
+    generator->vocab = mm_model_config_of(model)->vocab_size;
+    generator->max_tokens = options->max_tokens;
+    MM_GO(mm_decoder_new(&generator->decoder, model, options, err));
+    const int32_t n_rows = options->rows > 0 ? options->rows : 1;
+    const size_t n_ids = (size_t)mm_decoder_capacity(generator->decoder);
+    generator->rows = mm_calloc((size_t)n_rows, sizeof *generator->rows);
+    generator->spans = mm_calloc((size_t)n_rows, sizeof *generator->spans);
+    generator->ids = mm_calloc(n_ids, sizeof *generator->ids);
+    generator->drawing = mm_calloc((size_t)n_rows, sizeof *generator->drawing);
+    if (!generator->rows || !generator->spans || !generator->ids || !generator->drawing) {
+        status = MM_FAIL(err, MM_ENOMEM, "generator of %d rows", n_rows);
+        goto done;
+    }
+    generator->n_rows = n_rows;
+    for (int32_t i = 0; i < n_rows; i++)
+        MM_GO(mm_sampler_new(&generator->rows[i].sampler, generator->vocab, err));
     *out = generator;
     generator = NULL;
 done:
@@ -222,159 +71,167 @@ done:
     return status;
 }
 
+mm_status mm_generator_new(mm_generator **out, const mm_model *model, int32_t max_tokens,
+                           int32_t threads, mm_err *err)
+{
+    const mm_generator_options options = {.max_tokens = max_tokens, .threads = threads};
+    return mm_generator_new_batch(out, model, &options, err);
+}
+
 void mm_generator_free(mm_generator *generator)
 {
     if (!generator) return;
-    mm_free(generator->memory);
-    mm_sampler_free(generator->sampler);
-    mm_pool_free(generator->pool);
+    for (int32_t i = 0; i < generator->n_rows; i++)
+        mm_sampler_free(generator->rows[i].sampler);
+    mm_free(generator->drawing);
+    mm_free(generator->ids);
+    mm_free(generator->spans);
+    mm_free(generator->rows);
+    mm_decoder_free(generator->decoder);
     mm_free(generator);
 }
 
-void mm_generator_reset(mm_generator *generator)
+void mm_generator_reload(mm_generator *generator) { mm_decoder_reload(generator->decoder); }
+
+static void reset_row(row_state *row)
 {
-    generator->n_tokens = 0;
-    mm_sampler_reset(generator->sampler);
+    row->n_tokens = 0;
+    mm_sampler_reset(row->sampler);
 }
 
-int32_t mm_generator_tokens(const mm_generator *generator) { return generator->n_tokens; }
+void mm_generator_reset(mm_generator *generator) { reset_row(&generator->rows[0]); }
 
-static void run_op(mm_generator *generator, mm_op_kind kind, const mm_op_attr *attr,
-                   const mm_op_args *args)
-{
-    mm_op_args full = *args;
-    full.pass = &generator->pass;
-    full.attr = attr;
-    generator->backend->ops[kind].forward(&full);
-}
+int32_t mm_generator_tokens(const mm_generator *generator) { return generator->rows[0].n_tokens; }
 
-/* y (T,C) = RMSNorm(x (T,C)) with weight w. */
-static void normalize(mm_generator *generator, float *y, const float *x, const float *w)
+static mm_status check_ids(const mm_generator *generator, const int32_t *ids, int32_t count,
+                           mm_err *err)
 {
-    const mm_op_attr attr = {.n_in = generator->config.hidden_size,
-                             .n_out = generator->config.hidden_size,
-                             .eps = generator->config.rms_norm_eps};
-    run_op(generator, MM_OP_RMSNORM, &attr,
-           &(mm_op_args){.in = {x}, .param = {w}, .out = {y, generator->rstd}});
-}
-
-/* For every row: each part's y (+)= w x. `stride` is that of the rows of y. */
-static void project(mm_generator *generator, const float *x, int64_t n_in,
-                    const mm_matvec_part *parts, int32_t n_parts, int64_t stride)
-{
-    const mm_workspace *work = &generator->pass.work;
-    const int64_t rows = generator->batch.n_tokens;
-    if (rows == 1) {
-        generator->kernels->matvec(work, n_in, x, parts, n_parts);
-        return;
-    }
-    for (int32_t i = 0; i < n_parts; i++)
-        generator->backend->gemm(work, rows, parts[i].n_out, n_in, (mm_matrix){x, n_in, 1, true},
-                                 (mm_matrix){parts[i].w, 1, n_in, true},
-                                 (mm_target){parts[i].y, stride, true, parts[i].add});
-}
-
-/* x += o_proj(attention(RMSNorm(x))) */
-static void attend(mm_generator *generator, const layer_weights *layer)
-{
-    const mm_model_config *config = &generator->config;
-    const int64_t C = config->hidden_size;
-    const int64_t HD = (int64_t)config->num_attention_heads * config->head_dim;
-    const int64_t KD = (int64_t)config->num_key_value_heads * config->head_dim;
-    const mm_op_attr attr = {.n_in = HD + 2 * KD,
-                             .n_out = HD + 2 * KD,
-                             .heads = config->num_attention_heads,
-                             .kv_heads = config->num_key_value_heads,
-                             .head_dim = config->head_dim,
-                             .qk_norm = config->qk_norm,
-                             .eps = config->rms_norm_eps};
-    normalize(generator, generator->h, generator->x, layer->input_norm);
-    const mm_matvec_part qkv[] = {{layer->q_proj, generator->qkv, HD, false},
-                                  {layer->k_proj, generator->qkv + HD, KD, false},
-                                  {layer->v_proj, generator->qkv + HD + KD, KD, false}};
-    project(generator, generator->h, C, qkv, 3, HD + 2 * KD);
-    run_op(generator, MM_OP_QKNORM_ROPE, &attr,
-           &(mm_op_args){.in = {generator->qkv},
-                         .param = {layer->q_norm, layer->k_norm},
-                         .out = {generator->rotated, generator->rstd}});
-    const mm_cache_args cache = {.work = &generator->pass.work,
-                                 .x = generator->rotated,
-                                 .out = generator->mixed,
-                                 .keys = layer->keys,
-                                 .values = layer->values,
-                                 .capacity = generator->capacity,
-                                 .n = generator->batch.n_tokens,
-                                 .first = generator->n_tokens,
-                                 .heads = config->num_attention_heads,
-                                 .kv_heads = config->num_key_value_heads,
-                                 .head_dim = config->head_dim};
-    generator->kernels->cache_put(&cache);
-    generator->kernels->cache_attend(&cache);
-    project(generator, generator->mixed, HD,
-            &(mm_matvec_part){layer->o_proj, generator->x, C, true}, 1, C);
-}
-
-/* x += down(silu(gate(h)) up(h)), h = RMSNorm(x) */
-static void feed_forward(mm_generator *generator, const layer_weights *layer)
-{
-    const int64_t C = generator->config.hidden_size;
-    const int64_t F = generator->config.intermediate_size;
-    const mm_op_attr attr = {.n_in = 2 * F, .n_out = F};
-    normalize(generator, generator->h, generator->x, layer->post_norm);
-    const mm_matvec_part gate_up[] = {{layer->gate_proj, generator->gate_up, F, false},
-                                      {layer->up_proj, generator->gate_up + F, F, false}};
-    project(generator, generator->h, C, gate_up, 2, 2 * F);
-    run_op(generator, MM_OP_SWIGLU, &attr,
-           &(mm_op_args){.in = {generator->gate_up}, .out = {generator->ffn}});
-    project(generator, generator->ffn, F,
-            &(mm_matvec_part){layer->down_proj, generator->x, C, true}, 1, C);
-}
-
-/* One block of at most PREFILL_BLOCK ids through all layers. */
-static void feed_block(mm_generator *generator, const int32_t *ids, int32_t count)
-{
-    const mm_op_attr attr = {.n_out = generator->config.hidden_size};
-    generator->batch = (mm_batch){.n_tokens = count, .tokens = ids};
     for (int32_t i = 0; i < count; i++)
-        generator->positions[i] = generator->n_tokens + i;
-    run_op(generator, MM_OP_EMBED, &attr,
-           &(mm_op_args){.param = {generator->embedding}, .out = {generator->x}});
-    for (int32_t i = 0; i < generator->config.num_hidden_layers; i++) {
-        attend(generator, &generator->layers[i]);
-        feed_forward(generator, &generator->layers[i]);
-    }
-    generator->n_tokens += count;
+        if (ids[i] < 0 || ids[i] >= generator->vocab)
+            return MM_FAIL(err, MM_EFORMAT, "token %d has id %d, the vocabulary has %d", i, ids[i],
+                           generator->vocab);
+    return MM_OK;
+}
+
+/* The row takes in ids that the decoder has run. */
+static void take_ids(row_state *row, const int32_t *ids, int32_t count)
+{
+    for (int32_t i = 0; i < count; i++)
+        mm_sampler_see(row->sampler, ids[i]);
+    row->n_tokens += count;
 }
 
 mm_status mm_generator_feed(mm_generator *generator, const int32_t *ids, int32_t count,
                             const float **logits, mm_err *err)
 {
-    const int32_t room = generator->max_tokens - generator->n_tokens;
+    row_state *row = &generator->rows[0];
+    const int32_t room = generator->max_tokens - row->n_tokens;
+    const int32_t capacity = mm_decoder_capacity(generator->decoder);
     if (count < 1) return MM_FAIL(err, MM_EUSAGE, "expected at least 1 token, found %d", count);
     if (count > room)
         return MM_FAIL(err, MM_ELIMIT, "%d tokens do not fit: %d of %d positions are free", count,
                        room, generator->max_tokens);
-    for (int32_t i = 0; i < count; i++)
-        if (ids[i] < 0 || ids[i] >= generator->config.vocab_size)
-            return MM_FAIL(err, MM_EFORMAT, "token %d has id %d, the vocabulary has %d", i, ids[i],
-                           generator->config.vocab_size);
-    int32_t block = 0;
-    for (int32_t at = 0; at < count; at += block) {
-        block = count - at < PREFILL_BLOCK ? count - at : PREFILL_BLOCK;
-        feed_block(generator, ids + at, block);
+    MM_TRY(check_ids(generator, ids, count, err));
+    for (int32_t at = 0; at < count;) {
+        const int32_t piece = count - at < capacity ? count - at : capacity;
+        const mm_span span = {
+            .first = row->n_tokens, .count = piece, .wants_logits = at + piece == count};
+        *logits = mm_decoder_run(generator->decoder, &span, 1, ids + at);
+        take_ids(row, ids + at, piece);
+        at += piece;
     }
-    for (int32_t i = 0; i < count; i++)
-        mm_sampler_see(generator->sampler, ids[i]);
-    // Only the last row needs the vocabulary.
-    const int64_t C = generator->config.hidden_size;
-    generator->batch.n_tokens = 1;
-    normalize(generator, generator->h, generator->x + (block - 1) * C, generator->final_norm);
-    project(
-        generator, generator->h, C,
-        &(mm_matvec_part){generator->head, generator->logits, generator->config.vocab_size, false},
-        1, generator->config.vocab_size);
-    *logits = generator->logits;
     return MM_OK;
+}
+
+/* One call of mm_generate_batch. */
+typedef struct answering {
+    mm_generator *generator;
+    const mm_prompt *prompts;
+    int32_t n_prompts;
+    int32_t n_taken; // prompts that rows have taken
+    const mm_sampling *sampling;
+    mm_batch_token_fn on_token;
+    void *context;
+    mm_generation *out;
+    int32_t n_spans;
+    const float *logits; // of the pass
+} answering;
+
+/* Gives a free row the next prompt. */
+static void take_prompt(answering *a, row_state *row)
+{
+    const int32_t idx = a->n_taken++;
+    reset_row(row);
+    row->prompt = &a->prompts[idx];
+    row->prompt_idx = idx;
+    const int32_t room = a->generator->max_tokens - row->prompt->count;
+    row->limit = a->sampling->max_new_tokens < room ? a->sampling->max_new_tokens : room;
+    row->start_ns = mm_mono_ns();
+}
+
+static bool is_decoding(const row_state *row)
+{
+    return row->prompt && row->n_tokens >= row->prompt->count;
+}
+
+/* Chooses what goes through the decoder next: ids drawn first, pieces of prompts after them.
+ * Nothing to do is no span. */
+static void plan_pass(answering *a)
+{
+    mm_generator *generator = a->generator;
+    const int32_t capacity = mm_decoder_capacity(generator->decoder);
+    int32_t n = 0;
+    a->n_spans = 0;
+    for (int32_t i = 0; i < generator->n_rows; i++) {
+        const row_state *row = &generator->rows[i];
+        if (!is_decoding(row)) continue;
+        generator->spans[a->n_spans++] = (mm_span){i, row->n_tokens, 1, true};
+        generator->ids[n++] = row->choice.id;
+    }
+    for (int32_t i = 0; i < generator->n_rows && n < capacity; i++) {
+        row_state *row = &generator->rows[i];
+        if (is_decoding(row)) continue;
+        if (!row->prompt && a->n_taken == a->n_prompts) continue;
+        if (!row->prompt) take_prompt(a, row);
+        const int32_t left = row->prompt->count - row->n_tokens;
+        const int32_t piece = left < capacity - n ? left : capacity - n;
+        generator->spans[a->n_spans++] = (mm_span){i, row->n_tokens, piece, piece == left};
+        for (int32_t at = 0; at < piece; at++)
+            generator->ids[n++] = row->prompt->ids[row->n_tokens + at];
+    }
+}
+
+/* The pass; returns how many rows have logits. */
+static int32_t run_pass(answering *a)
+{
+    mm_generator *generator = a->generator;
+    a->logits = mm_decoder_run(generator->decoder, generator->spans, a->n_spans, generator->ids);
+    int32_t n_drawing = 0;
+    int32_t at = 0;
+    for (int32_t i = 0; i < a->n_spans; i++) {
+        const mm_span *span = &generator->spans[i];
+        take_ids(&generator->rows[span->row], generator->ids + at, span->count);
+        at += span->count;
+        if (span->wants_logits) generator->drawing[n_drawing++] = span->row;
+    }
+    return n_drawing;
+}
+
+static mm_status draw(const answering *a, int64_t item, mm_err *err)
+{
+    row_state *row = &a->generator->rows[a->generator->drawing[item]];
+    mm_sampling sampling = *a->sampling;
+    sampling.seed = row->prompt->seed;
+    return mm_sampler_draw(row->sampler, a->logits + item * a->generator->vocab, &sampling,
+                           row->n_tokens, &row->choice, err);
+}
+
+static void draw_item(void *context, int64_t item, int32_t thread)
+{
+    (void)thread;
+    const answering *a = context;
+    row_state *row = &a->generator->rows[a->generator->drawing[item]];
+    if (row->limit > 0) row->status = draw(a, item, NULL);
 }
 
 static bool is_stop(const mm_sampling *sampling, int32_t id)
@@ -384,53 +241,121 @@ static bool is_stop(const mm_sampling *sampling, int32_t id)
     return false;
 }
 
-/* Draws until a stop id, the limit, or the callback's refusal. */
-static mm_status decode(mm_generator *generator, const float *logits, int32_t limit,
-                        const mm_sampling *sampling, mm_token_fn on_token, void *context,
-                        mm_generation *out, mm_err *err)
+/* Counts and hands on what a row has drawn; returns whether the row goes on. */
+static bool settle(const answering *a, const row_state *row)
 {
+    mm_generation *out = &a->out[row->prompt_idx];
+    const mm_choice *choice = &row->choice;
     out->finish = MM_FINISH_LENGTH;
-    while (out->n_tokens < limit) {
-        mm_choice choice;
-        MM_TRY(mm_sampler_draw(generator->sampler, logits, sampling, generator->n_tokens, &choice,
-                               err));
-        out->logprob_sum += choice.logprob;
-        if (is_stop(sampling, choice.id)) {
-            out->finish = MM_FINISH_STOP;
-            break;
+    if (row->limit == 0) return false;
+    out->logprob_sum += choice->logprob;
+    if (is_stop(a->sampling, choice->id)) {
+        out->finish = MM_FINISH_STOP;
+        out->stop_id = choice->id;
+        out->stop_logprob = choice->logprob;
+        return false;
+    }
+    out->n_tokens++;
+    if (a->on_token && !a->on_token(a->context, row->prompt_idx, choice->id, choice->logprob)) {
+        out->finish = MM_FINISH_CANCELED;
+        return false;
+    }
+    return out->n_tokens < row->limit;
+}
+
+static void settle_row(const answering *a, row_state *row)
+{
+    mm_generation *out = &a->out[row->prompt_idx];
+    const bool goes_on = settle(a, row);
+    out->decode_s = (double)(mm_mono_ns() - row->prefill_ns) * 1e-9;
+    if (!goes_on) row->prompt = NULL;
+}
+
+/* All prompts have been checked. */
+static mm_status answer(answering *a, mm_err *err)
+{
+    mm_generator *generator = a->generator;
+    for (int32_t i = 0; i < generator->n_rows; i++)
+        generator->rows[i].prompt = NULL;
+    for (int32_t i = 0; i < a->n_prompts; i++)
+        a->out[i] = (mm_generation){.finish = MM_FINISH_CANCELED, .stop_id = -1};
+    for (plan_pass(a); a->n_spans > 0; plan_pass(a)) {
+        const int32_t n_drawing = run_pass(a);
+        const int64_t now_ns = mm_mono_ns();
+        mm_pool_run(mm_decoder_pool(generator->decoder), n_drawing, draw_item, a);
+        for (int32_t i = 0; i < n_drawing; i++) {
+            row_state *row = &generator->rows[generator->drawing[i]];
+            if (row->n_tokens == row->prompt->count) {
+                row->prefill_ns = now_ns;
+                a->out[row->prompt_idx].prefill_s = (double)(now_ns - row->start_ns) * 1e-9;
+            }
+            if (row->status != MM_OK) return draw(a, i, err); // once more, for the message
+            settle_row(a, row);
         }
-        out->n_tokens++;
-        if (on_token && !on_token(context, choice.id)) {
-            out->finish = MM_FINISH_CANCELED;
-            break;
-        }
-        // The last token of a full length needs no further logits.
-        if (out->n_tokens < limit)
-            MM_TRY(mm_generator_feed(generator, &choice.id, 1, &logits, err));
     }
     return MM_OK;
+}
+
+static mm_status check_prompt(const mm_generator *generator, const mm_prompt *prompt, mm_err *err)
+{
+    if (prompt->count < 1)
+        return MM_FAIL(err, MM_EUSAGE, "the prompt is empty: nothing to continue");
+    if (prompt->count >= generator->max_tokens)
+        return MM_FAIL(err, MM_ELIMIT, "a prompt of %d tokens leaves no room in %d positions",
+                       prompt->count, generator->max_tokens);
+    return check_ids(generator, prompt->ids, prompt->count, err);
+}
+
+mm_status mm_generate_batch(mm_generator *generator, const mm_prompt *prompts, int32_t n_prompts,
+                            const mm_sampling *sampling, mm_batch_token_fn on_token, void *context,
+                            mm_generation *out, mm_err *err)
+{
+    MM_TRY(mm_sampling_check(sampling, err));
+    for (int32_t i = 0; i < n_prompts; i++) {
+        const mm_status status = check_prompt(generator, &prompts[i], err);
+        if (status == MM_OK) continue;
+        mm_err_context(err, "prompt %d", i);
+        return status;
+    }
+    answering a = {.generator = generator,
+                   .prompts = prompts,
+                   .n_prompts = n_prompts,
+                   .sampling = sampling,
+                   .on_token = on_token,
+                   .context = context,
+                   .out = out};
+    return answer(&a, err);
+}
+
+/* mm_generate's callback behind that of the batch. */
+typedef struct single_listener {
+    mm_token_fn on_token;
+    void *context;
+} single_listener;
+
+static bool hand_to_single(void *context, int32_t prompt_idx, int32_t id, double logprob)
+{
+    (void)prompt_idx;
+    (void)logprob;
+    const single_listener *listener = context;
+    return listener->on_token(listener->context, id);
 }
 
 mm_status mm_generate(mm_generator *generator, const int32_t *prompt, int32_t n_prompt,
                       const mm_sampling *sampling, mm_token_fn on_token, void *context,
                       mm_generation *out, mm_err *err)
 {
-    *out = (mm_generation){0};
+    *out = (mm_generation){.stop_id = -1};
+    const mm_prompt only = {prompt, n_prompt, sampling->seed};
     MM_TRY(mm_sampling_check(sampling, err));
-    if (n_prompt < 1) return MM_FAIL(err, MM_EUSAGE, "the prompt is empty: nothing to continue");
-    if (n_prompt >= generator->max_tokens)
-        return MM_FAIL(err, MM_ELIMIT, "a prompt of %d tokens leaves no room in %d positions",
-                       n_prompt, generator->max_tokens);
-    const int32_t room = generator->max_tokens - n_prompt;
-    const int32_t limit = sampling->max_new_tokens < room ? sampling->max_new_tokens : room;
-    const float *logits;
-    mm_generator_reset(generator);
-    const int64_t start_ns = mm_mono_ns();
-    MM_TRY(mm_generator_feed(generator, prompt, n_prompt, &logits, err));
-    const int64_t prefill_ns = mm_mono_ns();
-    const mm_status status =
-        decode(generator, logits, limit, sampling, on_token, context, out, err);
-    out->prefill_s = (double)(prefill_ns - start_ns) * 1e-9;
-    out->decode_s = (double)(mm_mono_ns() - prefill_ns) * 1e-9;
-    return status;
+    MM_TRY(check_prompt(generator, &only, err));
+    single_listener listener = {on_token, context};
+    answering a = {.generator = generator,
+                   .prompts = &only,
+                   .n_prompts = 1,
+                   .sampling = sampling,
+                   .on_token = on_token ? hand_to_single : NULL,
+                   .context = &listener,
+                   .out = out};
+    return answer(&a, err);
 }

@@ -1,12 +1,14 @@
 /* Sampling: temperature, repetition penalty, top-k, top-p, draw. See sample.h.
  *
  * Candidates come out of a binary heap in the order (score falling, id rising), so that only those
- * that may be drawn are ever sorted. Probabilities are doubles.
+ * that may be drawn are ever sorted; top-k finds the score of its last candidate first, so that
+ * only what it keeps gets there. Probabilities are summed as doubles.
  */
 #include "core/nn/sample.h"
 
 #include "core/base/mem.h"
 #include "core/base/rng.h"
+#include "core/nn/decode.h"
 
 #include <math.h>
 #include <string.h>
@@ -16,7 +18,8 @@ struct mm_sampler {
     float *scores;  /* (V) after temperature and penalty */
     int32_t *heap;  /* (V) candidates; popped ones stand behind the heap, in reverse order */
     int32_t n_heap; /* candidates still in the heap */
-    bool *seen;     /* (V) */
+    int32_t n_candidates;
+    bool *seen; /* (V) */
 };
 
 mm_sampling mm_sampling_default(void)
@@ -123,12 +126,11 @@ static void sift_down(mm_sampler *sampler, int32_t at)
     heap[at] = moving;
 }
 
-static void heap_build(mm_sampler *sampler)
+static void heap_build(mm_sampler *sampler, int32_t n_candidates)
 {
-    sampler->n_heap = sampler->vocab;
-    for (int32_t i = 0; i < sampler->vocab; i++)
-        sampler->heap[i] = i;
-    for (int32_t i = sampler->vocab / 2 - 1; i >= 0; i--)
+    sampler->n_candidates = n_candidates;
+    sampler->n_heap = n_candidates;
+    for (int32_t i = n_candidates / 2 - 1; i >= 0; i--)
         sift_down(sampler, i);
 }
 
@@ -146,7 +148,7 @@ static void heap_pop(mm_sampler *sampler)
 /* The i-th best of those popped. */
 static int32_t popped(const mm_sampler *sampler, int32_t i)
 {
-    return sampler->heap[sampler->vocab - 1 - i];
+    return sampler->heap[sampler->n_candidates - 1 - i];
 }
 
 static int32_t best_of(const float *scores, int32_t count)
@@ -162,45 +164,83 @@ static double weight_of(const mm_sampler *sampler, int32_t id, float top)
     return exp((double)sampler->scores[id] - (double)top);
 }
 
-/* Pops what top-k keeps: k candidates and all that tie with the k-th. Returns how many. */
+/* The k-th highest score, 0 < k < V: the lowest of a heap of the k highest. */
+static float kth_score(const mm_sampler *sampler, int32_t k)
+{
+    int32_t *heap = sampler->heap; // worst first
+    for (int32_t i = 0; i < sampler->vocab; i++) {
+        const float score = sampler->scores[i];
+        int32_t at = i;
+        if (i < k) { // rises from the end
+            for (; at > 0 && score < sampler->scores[heap[(at - 1) / 2]]; at = (at - 1) / 2)
+                heap[at] = heap[(at - 1) / 2];
+        } else { // sinks from the top, in place of the worst
+            if (!(score > sampler->scores[heap[0]])) continue;
+            at = 0;
+            for (int32_t child = 1; child < k; child = 2 * at + 1) {
+                if (child + 1 < k &&
+                    sampler->scores[heap[child + 1]] < sampler->scores[heap[child]])
+                    child++;
+                if (!(sampler->scores[heap[child]] < score)) break;
+                heap[at] = heap[child];
+                at = child;
+            }
+        }
+        heap[at] = i;
+    }
+    return sampler->scores[heap[0]];
+}
+
+/* Sorts what top-k keeps: k candidates and all that tie with the k-th. Returns how many. */
 static int32_t pop_top_k(mm_sampler *sampler, int32_t k)
 {
+    const float lowest = kth_score(sampler, k);
     int32_t count = 0;
-    while (sampler->n_heap > 0 && (count < k || !(sampler->scores[sampler->heap[0]] <
-                                                  sampler->scores[popped(sampler, k - 1)]))) {
+    for (int32_t i = 0; i < sampler->vocab; i++)
+        if (!(sampler->scores[i] < lowest)) sampler->heap[count++] = i;
+    heap_build(sampler, count);
+    while (sampler->n_heap > 0)
         heap_pop(sampler);
-        count++;
-    }
     return count;
 }
 
 /* Draws among all ids, in the order of ids. */
-static int32_t draw_from_all(const mm_sampler *sampler, double uniform, float top)
+static int32_t draw_from_all(mm_sampler *sampler, double uniform)
 {
+    float *weights = sampler->scores;
+    mm_backend_of(MM_F32)->decode->exponentials(weights, sampler->vocab);
     double total = 0;
     for (int32_t i = 0; i < sampler->vocab; i++)
-        total += weight_of(sampler, i, top);
+        total += (double)weights[i];
     double sum = 0;
     int32_t last = 0; // of those with any weight: rounding may leave the sum below the target
     for (int32_t i = 0; i < sampler->vocab; i++) {
-        const double weight = weight_of(sampler, i, top);
-        sum += weight;
-        if (weight > 0) last = i;
+        sum += (double)weights[i];
+        if (weights[i] > 0) last = i;
         if (sum > uniform * total) return i;
     }
     return last;
+}
+
+/* Makes all ids candidates; returns the sum of their weights. */
+static double candidates_of_all(mm_sampler *sampler, float top)
+{
+    for (int32_t i = 0; i < sampler->vocab; i++)
+        sampler->heap[i] = i;
+    heap_build(sampler, sampler->vocab);
+    const double sum = mm_backend_of(MM_F32)->decode->log_sum_exp(sampler->scores, sampler->vocab);
+    return exp(sum - (double)top);
 }
 
 /* Draws among what top-k and top-p leave, best first. */
 static int32_t draw_from_best(mm_sampler *sampler, const mm_sampling *sampling, double uniform,
                               float top)
 {
-    heap_build(sampler);
     const bool has_k = sampling->top_k > 0 && sampling->top_k < sampler->vocab;
     int32_t count = has_k ? pop_top_k(sampler, sampling->top_k) : 0;
-    double total = 0;
-    for (int32_t i = 0; i < (has_k ? count : sampler->vocab); i++)
-        total += weight_of(sampler, has_k ? popped(sampler, i) : i, top);
+    double total = has_k ? 0 : candidates_of_all(sampler, top);
+    for (int32_t i = 0; i < count; i++)
+        total += weight_of(sampler, popped(sampler, i), top);
     // A candidate stays when those before it sum up to no more than top_p: the one that crosses
     // stays.
     double kept = 0;
@@ -228,45 +268,36 @@ static void fill_scores(mm_sampler *sampler, const float *logits, const mm_sampl
 {
     const double divisor = sampling->temperature > 0 ? sampling->temperature : 1;
     const double penalty = sampling->repetition_penalty;
-    for (int32_t i = 0; i < sampler->vocab; i++) {
+    const bool has_penalty = penalty < 1 || penalty > 1;
+    for (int32_t i = 0; i < sampler->vocab; i++)
+        sampler->scores[i] = (float)((double)logits[i] / divisor);
+    for (int32_t i = 0; has_penalty && i < sampler->vocab; i++) {
+        if (!sampler->seen[i]) continue;
         const double score = (double)logits[i] / divisor;
-        const double penalized = score > 0 ? score / penalty : score * penalty;
-        sampler->scores[i] = (float)(sampler->seen[i] ? penalized : score);
+        sampler->scores[i] = (float)(score > 0 ? score / penalty : score * penalty);
     }
     for (int32_t i = sampling->n_ids; i > 0 && i < sampler->vocab; i++)
         sampler->scores[i] = -INFINITY;
 }
 
-/* log(sum(e^logits)); not finite when a logit is not. */
-static double log_sum_exp(const float *logits, int32_t count)
-{
-    const double top = (double)logits[best_of(logits, count)];
-    double sum = 0;
-    for (int32_t i = 0; i < count; i++)
-        sum += exp((double)logits[i] - top);
-    return top + log(sum);
-}
-
 mm_status mm_sampler_draw(mm_sampler *sampler, const float *logits, const mm_sampling *sampling,
                           int64_t position, mm_choice *out, mm_err *err)
 {
-    const double normalizer = log_sum_exp(logits, sampler->vocab);
+    const double normalizer = mm_backend_of(MM_F32)->decode->log_sum_exp(logits, sampler->vocab);
     if (!isfinite(normalizer))
         return MM_FAIL(err, MM_ENAN, "the logits at position %lld are not finite",
                        (long long)position);
     fill_scores(sampler, logits, sampling);
-    const int32_t best = best_of(sampler->scores, sampler->vocab);
+    out->id = best_of(sampler->scores, sampler->vocab);
     if (sampling->temperature > 0) {
         mm_rng rng;
         mm_rng_init(&rng, sampling->seed, MM_RNG_SAMPLE, (uint64_t)position);
         const double uniform = mm_rng_uniform(&rng);
         const bool is_cut =
             (sampling->top_k > 0 && sampling->top_k < sampler->vocab) || sampling->top_p < 1;
-        const float top = sampler->scores[best];
+        const float top = sampler->scores[out->id];
         out->id = is_cut ? draw_from_best(sampler, sampling, uniform, top)
-                         : draw_from_all(sampler, uniform, top);
-    } else {
-        out->id = best;
+                         : draw_from_all(sampler, uniform);
     }
     out->logprob = (double)logits[out->id] - normalizer;
     return MM_OK;

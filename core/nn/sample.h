@@ -12,7 +12,7 @@ typedef struct mm_sampler mm_sampler;
 
 typedef struct mm_choice {
     int32_t id;
-    double logprob; /* under the unmodified logits (temperature 1) */
+    double logprob; /* under the unmodified logits (temperature 1), to about 1e-6 */
 } mm_choice;
 
 MM_NODISCARD mm_status mm_sampler_new(mm_sampler **out, int32_t vocab_size, mm_err *err);

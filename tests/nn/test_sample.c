@@ -176,7 +176,7 @@ static void test_greedy_takes_the_best_and_the_smaller_id(void **state)
     double sum = 0;
     for (int i = 0; i < VOCAB; i++)
         sum += exp((double)logits[i]);
-    assert_true(fabs(choice.logprob - (3 - log(sum))) < 1e-12);
+    assert_true(fabs(choice.logprob - (3 - log(sum))) < 1e-6);
     sampling.repetition_penalty = 2; // 3/2 < 2 once both have been seen
     mm_sampler_see(sampler, 9);
     CHECK_OK(mm_sampler_draw(sampler, logits, &sampling, 1, &choice, failure));
