@@ -92,6 +92,11 @@ static inline __attribute__((always_inline)) void pack_panel(real *restrict out,
                                                              const void *data, int64_t row_stride,
                                                              int64_t k_stride, bool is_real)
 {
+    if (width == 1) {
+        for (int64_t p = 0; p < k; p++)
+            out[p] = source_at(data, p * k_stride, is_real);
+        return;
+    }
     if (row_stride == 1 && n_rows == width) {
         for (int64_t p = 0; p < k; p++)
             for (int64_t r = 0; r < width; r++)
@@ -108,12 +113,24 @@ static inline __attribute__((always_inline)) void pack_panel(real *restrict out,
     }
 }
 
+// Rows of the A panel that holds the next of `m` rows: few rows get a panel, and a register kernel,
+// of their own.
+static inline int64_t panel_rows(int64_t m)
+{
+    for (int64_t rows = 1; rows < GEMM_MR; rows *= 2)
+        if (m <= rows) return rows;
+    return GEMM_MR;
+}
+
 static void pack_a(real *out, int64_t m, int64_t k, matrix a)
 {
     for (int64_t i = 0; i < m; i += GEMM_MR, out += GEMM_MR * k) {
         const matrix rows = gemm_from(a, i, 0);
         const int64_t n_rows = least(GEMM_MR, m - i);
-        if (a.is_real) {
+        if (n_rows < GEMM_MR) {
+            pack_panel(out, panel_rows(n_rows), n_rows, k, rows.data, a.row_stride, a.col_stride,
+                       a.is_real);
+        } else if (a.is_real) {
             pack_panel(out, GEMM_MR, n_rows, k, rows.data, a.row_stride, a.col_stride, true);
         } else {
             pack_panel(out, GEMM_MR, n_rows, k, rows.data, a.row_stride, a.col_stride, false);
@@ -159,25 +176,26 @@ packed_b gemm_pack_b(void *out, int64_t k, int64_t n, matrix b)
     return (packed_b){out, k, n};
 }
 
-// The register kernel: one GEMM_MR x GEMM_NR tile of C; rows and columns beyond m and n are
-// dropped.
-static void tile(int64_t k, const real *restrict a, const real *restrict b, real *restrict c,
-                 int64_t ldc, int64_t m, int64_t n, bool add)
+// The register kernel: one tile of C from panels of `rows` rows and GEMM_NR columns; rows and
+// columns beyond m and n are dropped. Inlined for each number of rows.
+static inline __attribute__((always_inline)) void
+tile_of(int rows, int64_t k, const real *restrict a, const real *restrict b, real *restrict c,
+        int64_t ldc, int64_t m, int64_t n, bool add)
 {
     vec sum[GEMM_MR][NV];
-    for (int r = 0; r < GEMM_MR; r++)
+    for (int r = 0; r < rows; r++)
         for (int v = 0; v < NV; v++)
             sum[r][v] = (vec){0};
-    for (int64_t p = 0; p < k; p++, a += GEMM_MR, b += GEMM_NR) {
+    for (int64_t p = 0; p < k; p++, a += rows, b += GEMM_NR) {
         const vec b0 = vec_load(b);
         const vec b1 = vec_load(b + VL);
-        for (int r = 0; r < GEMM_MR; r++) {
+        for (int r = 0; r < rows; r++) {
             sum[r][0] += a[r] * b0;
             sum[r][1] += a[r] * b1;
         }
     }
-    if (m == GEMM_MR && n == GEMM_NR) {
-        for (int r = 0; r < GEMM_MR; r++)
+    if (m == rows && n == GEMM_NR) {
+        for (int r = 0; r < rows; r++)
             for (int v = 0; v < NV; v++) {
                 real *at = c + r * ldc + v * VL;
                 vec_store(at, add ? vec_load(at) + sum[r][v] : sum[r][v]);
@@ -185,12 +203,37 @@ static void tile(int64_t k, const real *restrict a, const real *restrict b, real
         return;
     }
     real edge[GEMM_MR * GEMM_NR];
-    for (int r = 0; r < GEMM_MR; r++)
+    for (int r = 0; r < rows; r++)
         for (int v = 0; v < NV; v++)
             vec_store(edge + r * GEMM_NR + v * VL, sum[r][v]);
     for (int64_t r = 0; r < m; r++)
         for (int64_t j = 0; j < n; j++)
             c[r * ldc + j] = add ? c[r * ldc + j] + edge[r * GEMM_NR + j] : edge[r * GEMM_NR + j];
+}
+
+static void tile(int64_t k, const real *a, const real *b, real *c, int64_t ldc, int64_t m,
+                 int64_t n, bool add)
+{
+    switch (panel_rows(m)) {
+    case 1:
+        tile_of(1, k, a, b, c, ldc, m, n, add);
+        break;
+    case 2:
+        tile_of(2, k, a, b, c, ldc, m, n, add);
+        break;
+#if MM_VECTOR_BYTES > 16 || defined(__aarch64__)
+    case 4:
+        tile_of(4, k, a, b, c, ldc, m, n, add);
+        break;
+#endif
+#if MM_VECTOR_BYTES == 64
+    case 8:
+        tile_of(8, k, a, b, c, ldc, m, n, add);
+        break;
+#endif
+    default:
+        tile_of(GEMM_MR, k, a, b, c, ldc, m, n, add);
+    }
 }
 
 // All register tiles of packed A (m,k) times packed B panels (k,n). One A panel stays in the
