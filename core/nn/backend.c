@@ -100,11 +100,12 @@ enum { DTYPES = 3 };
 static const mm_backend *chosen[DTYPES]; // by dtype
 static pthread_once_t choose_once = PTHREAD_ONCE_INIT;
 
-// Place in the order of builds; what is unknown is above all.
+// Place in the order of builds, without the library behind a plus; what is unknown is above all.
 static int32_t rank_of(const char *isa)
 {
+    const size_t length = strcspn(isa, "+");
     int32_t rank = 0;
-    while (rank < RANKS && strcmp(ISAS[rank], isa) != 0)
+    while (rank < RANKS && (strncmp(ISAS[rank], isa, length) != 0 || ISAS[rank][length] != '\0'))
         rank++;
     return rank;
 }

@@ -7,10 +7,17 @@
         MM_KERNEL(name##_forward), MM_KERNEL(name##_backward), MM_KERNEL(name##_need)              \
     }
 
+// A library for the products is part of the name that the record of a run keeps.
+#if MM_KERNEL_BLAS
+#define BLAS_TEXT "+" MM_BLAS_NAME
+#else
+#define BLAS_TEXT
+#endif
+
 extern const mm_decode_kernels MM_KERNEL(decode_kernels);
 extern const mm_backend MM_KERNEL(backend);
 const mm_backend MM_KERNEL(backend) = {
-    .isa = MM_KERNEL_TEXT(MM_KERNEL_ISA),
+    .isa = MM_KERNEL_TEXT(MM_KERNEL_ISA) BLAS_TEXT,
     .dtype = MM_KERNEL_F64    ? MM_F64
              : MM_KERNEL_BF16 ? MM_BF16
                               : MM_F32,

@@ -385,6 +385,9 @@ static void run(gemm_job *job)
 void op_gemm(const mm_workspace *work, int64_t m, int64_t n, int64_t k, matrix a, matrix b,
              target c)
 {
+#if MM_KERNEL_BLAS
+    if (gemm_blas(work, m, n, k, a, b, c)) return;
+#endif
     run(&(gemm_job){.work = work, .m = m, .n = n, .k = k, .a = a, .b = b, .c = c});
 }
 

@@ -73,4 +73,10 @@ packed_b op_gemm_pack(const mm_workspace *work, void *out, int64_t k, int64_t n,
 #define op_gemm_need MM_KERNEL(gemm_need)
 mm_op_need op_gemm_need(void);
 
+/* The same as op_gemm by a CBLAS library, in builds that have one; false: nothing was done, because
+ * the strides are none that CBLAS knows. Implemented by gemm_blas.c. */
+#define gemm_blas MM_KERNEL(gemm_blas)
+bool gemm_blas(const mm_workspace *work, int64_t m, int64_t n, int64_t k, matrix a, matrix b,
+               target c);
+
 #endif
