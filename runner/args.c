@@ -393,10 +393,33 @@ static mm_status take_command_word(mm_args *args, const char *word, mm_err *err)
     return MM_OK;
 }
 
+static bool is_global(const mm_option *option)
+{
+    for (const mm_option *row = mm_global_options; row->name; row++)
+        if (row == option) return true;
+    return false;
+}
+
+/* Whether the command may go on to a longer one, as "bench" to "bench train": nothing of the
+ * shorter one may be given yet. */
+static bool may_grow(const mm_args *args)
+{
+    if (args->n_words > 0 || !is_family(args->commands, args->command->name)) return false;
+    for (size_t i = 0; i < args->n_given; i++)
+        if (!is_global(args->given[i].option)) return false;
+    return true;
+}
+
 static mm_status take_word(arg_walk *walk, const char *word, mm_err *err)
 {
     mm_args *args = walk->args;
     if (!args->command) return take_command_word(args, word, err);
+    if (may_grow(args)) {
+        args->family = args->command->name;
+        args->command = NULL;
+        args->n_tables = 1; // the global options stay
+        return take_command_word(args, word, err);
+    }
     if (walk->open) {
         MM_TRY(check_value(walk->open, word, err));
         keep(args, walk->open, word);

@@ -60,6 +60,19 @@ static bool is_family_start(const mm_command *command)
     return strncmp(command[-1].name, command->name, length + 1) != 0;
 }
 
+static void out_bash_options(bool two_words)
+{
+    for (const mm_command *command = mm_commands; command->name; command++) {
+        if ((strchr(command->name, ' ') != NULL) != two_words) continue;
+        mm_out("    '%s%s'*)\n        options='", command->name, two_words ? "" : " ");
+        out_options(command);
+        mm_out("'\n");
+        if (takes_runs(command)) mm_out("        runs=yes\n");
+        if (strcmp(command->name, "completion") == 0) mm_out("        words='bash zsh fish'\n");
+        mm_out("        ;;\n");
+    }
+}
+
 static void out_bash(void)
 {
     mm_out("# Completion of mmrun for bash: source <(mmrun completion bash)\n"
@@ -89,15 +102,9 @@ static void out_bash(void)
     }
     mm_out("    esac\n"
            "    case \"$first $second\" in\n");
-    for (const mm_command *command = mm_commands; command->name; command++) {
-        mm_out("    '%s%s'*)\n        options='", command->name,
-               strchr(command->name, ' ') ? "" : " ");
-        out_options(command);
-        mm_out("'\n");
-        if (takes_runs(command)) mm_out("        runs=yes\n");
-        if (strcmp(command->name, "completion") == 0) mm_out("        words='bash zsh fish'\n");
-        mm_out("        ;;\n");
-    }
+    // The first pattern that fits counts: "bench train" stands before "bench".
+    out_bash_options(true);
+    out_bash_options(false);
     // compgen -W expands its words as the shell would, so names of runs, which come out of a file,
     // do not go through it.
     mm_out("    esac\n"
@@ -154,6 +161,13 @@ static void out_fish_option(const mm_option *option, const char *condition)
     mm_out("\n");
 }
 
+/* "bench" before "bench train". */
+static bool is_shorter(const mm_command *command, const char *name)
+{
+    const size_t length = strlen(command->name);
+    return strncmp(command->name, name, length) == 0 && name[length] == ' ';
+}
+
 static void out_fish(void)
 {
     mm_out("# Completion of mmrun for fish: mmrun completion fish | source\n");
@@ -163,7 +177,8 @@ static void out_fish(void)
         const char *space = strchr(command->name, ' ');
         const int length = space ? (int)(space - command->name) : (int)strlen(command->name);
         const char *second = space ? space + 1 : "";
-        if (!space || is_family_start(command)) {
+        const bool is_shown = command > mm_commands && is_shorter(command - 1, command->name);
+        if (!space || (is_family_start(command) && !is_shown)) {
             mm_out("complete -c mmrun -f -n __fish_use_subcommand -a %.*s", length, command->name);
             if (!space) {
                 mm_out(" -d ");

@@ -85,43 +85,6 @@ static mm_status open_tokenizer(const mm_context *context, const mm_args *args, 
 /* ---- train -------------------------------------------------------------------------------------
  */
 
-typedef mm_status (*text_fn)(void *context, const char *text, size_t length, mm_err *err);
-
-static mm_status each_message(const mm_conversation *chat, text_fn each, void *context, mm_err *err)
-{
-    for (size_t i = 0; i < chat->count; i++) {
-        const mm_message *message = &chat->messages[i];
-        if (message->reasoning_content)
-            MM_TRY(
-                each(context, message->reasoning_content, strlen(message->reasoning_content), err));
-        MM_TRY(each(context, message->content, strlen(message->content), err));
-    }
-    return MM_OK;
-}
-
-/* Every text of a data file: of conversations the words, not the template around them. */
-static mm_status each_text(const char *path, int64_t limit, text_fn each, void *context,
-                           mm_row_report *report, mm_err *err)
-{
-    mm_row_reader *reader = NULL;
-    mm_status status = MM_OK;
-    MM_GO(mm_row_reader_open(&reader, path, MM_ROWS_AUTO, err));
-    for (int64_t i = 0; limit == 0 || i < limit; i++) {
-        const mm_row *row = NULL;
-        MM_GO(mm_row_reader_next(reader, &row, err));
-        if (!row) break;
-        if (row->kind == MM_ROW_TEXT)
-            MM_GO(each(context, row->text, row->text_bytes, err));
-        else
-            MM_GO(each_message(&row->chat, each, context, err));
-        if (row->kind == MM_ROW_PAIR) MM_GO(each_message(&row->rejected, each, context, err));
-    }
-    *report = *mm_row_reader_report(reader);
-done:
-    mm_row_reader_close(reader);
-    return status;
-}
-
 typedef struct feeding {
     mm_bpe_trainer *trainer;
     mm_progress *progress;
@@ -154,7 +117,7 @@ static mm_status train(const mm_context *context, const mm_args *args, mm_tokeni
     MM_GO(mm_progress_new(&f.progress, context, "reading", err));
     for (size_t i = 0; i < n_files; i++) {
         mm_row_report report = {0};
-        MM_GO(each_text(files[i], limit, feed, &f, &report, err));
+        MM_GO(mm_input_texts(files[i], limit, feed, &f, &report, err));
         MM_GO(mm_row_report_check(&report, files[i], false, err));
         if (report.bad > 0)
             mm_warn(context, "%s: %lld bad rows were left out; `mmrun data check` names them",
@@ -450,7 +413,7 @@ mm_status mm_cmd_tokenizer_show(const mm_context *context, const mm_args *args, 
     m.tokenizer = tokenizer;
     for (size_t i = 0; i < n_files; i++) {
         mm_row_report report = {0};
-        MM_GO(each_text(files[i], 0, count_text, &m, &report, err));
+        MM_GO(mm_input_texts(files[i], 0, count_text, &m, &report, err));
     }
     if (context->json) {
         print_show_json(tokenizer, &m);

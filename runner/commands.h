@@ -7,6 +7,7 @@
 #ifndef MM_RUNNER_COMMANDS_H
 #define MM_RUNNER_COMMANDS_H
 
+#include "core/data/rows.h"
 #include "core/text/tokenizer.h"
 #include "runner/cli.h"
 #include "store/query.h"
@@ -16,6 +17,11 @@ mm_status mm_cmd_demo(const mm_context *context, const mm_args *args, mm_err *er
 mm_status mm_cmd_pretrain(const mm_context *context, const mm_args *args, mm_err *err);
 mm_status mm_cmd_resume(const mm_context *context, const mm_args *args, mm_err *err);
 mm_status mm_cmd_sweep(const mm_context *context, const mm_args *args, mm_err *err);
+/* Measuring. */
+mm_status mm_cmd_bench(const mm_context *context, const mm_args *args, mm_err *err);
+mm_status mm_cmd_bench_train(const mm_context *context, const mm_args *args, mm_err *err);
+mm_status mm_cmd_bench_generate(const mm_context *context, const mm_args *args, mm_err *err);
+mm_status mm_cmd_bench_tokenizer(const mm_context *context, const mm_args *args, mm_err *err);
 /* Using a model. */
 mm_status mm_cmd_eval(const mm_context *context, const mm_args *args, mm_err *err);
 mm_status mm_cmd_generate(const mm_context *context, const mm_args *args, mm_err *err);
@@ -52,6 +58,9 @@ extern const mm_option mm_demo_options[];
 extern const mm_option mm_pretrain_options[];
 extern const mm_option mm_resume_options[];
 extern const mm_option mm_sweep_options[];
+extern const mm_option mm_bench_train_options[];
+extern const mm_option mm_bench_generate_options[];
+extern const mm_option mm_bench_tokenizer_options[];
 extern const mm_option mm_eval_options[];
 extern const mm_option mm_generate_options[];
 extern const mm_option mm_runs_options[];
@@ -82,6 +91,12 @@ MM_NODISCARD mm_status mm_store_resolve_run(mm_store *store, const char *text, i
 /* The whole of standard input, or of a file when `path` is not "-". At most `limit` bytes. */
 MM_NODISCARD mm_status mm_input_read(const char *path, size_t limit, char **data, size_t *bytes,
                                      mm_err *err);
+
+typedef mm_status (*mm_text_fn)(void *context, const char *text, size_t length, mm_err *err);
+/* Every text of a data file's first `limit` rows (0: all), in order: of conversations the words,
+ * not the template around them. Bad rows are counted in the report. */
+MM_NODISCARD mm_status mm_input_texts(const char *path, int64_t limit, mm_text_fn each,
+                                      void *context, mm_row_report *report, mm_err *err);
 
 /* The stable shape of a run in --json output (docs/json.md); a new reference. */
 json_t *mm_json_of_run(const mm_run_info *run);

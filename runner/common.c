@@ -87,6 +87,41 @@ mm_status mm_input_read(const char *path, size_t limit, char **data, size_t *byt
     return status;
 }
 
+static mm_status each_message(const mm_conversation *chat, mm_text_fn each, void *context,
+                              mm_err *err)
+{
+    for (size_t i = 0; i < chat->count; i++) {
+        const mm_message *message = &chat->messages[i];
+        if (message->reasoning_content)
+            MM_TRY(
+                each(context, message->reasoning_content, strlen(message->reasoning_content), err));
+        MM_TRY(each(context, message->content, strlen(message->content), err));
+    }
+    return MM_OK;
+}
+
+mm_status mm_input_texts(const char *path, int64_t limit, mm_text_fn each, void *context,
+                         mm_row_report *report, mm_err *err)
+{
+    mm_row_reader *reader = NULL;
+    mm_status status = MM_OK;
+    MM_GO(mm_row_reader_open(&reader, path, MM_ROWS_AUTO, err));
+    for (int64_t i = 0; limit == 0 || i < limit; i++) {
+        const mm_row *row = NULL;
+        MM_GO(mm_row_reader_next(reader, &row, err));
+        if (!row) break;
+        if (row->kind == MM_ROW_TEXT)
+            MM_GO(each(context, row->text, row->text_bytes, err));
+        else
+            MM_GO(each_message(&row->chat, each, context, err));
+        if (row->kind == MM_ROW_PAIR) MM_GO(each_message(&row->rejected, each, context, err));
+    }
+    *report = *mm_row_reader_report(reader);
+done:
+    mm_row_reader_close(reader);
+    return status;
+}
+
 static json_t *json_of_id(int64_t id) { return id > 0 ? json_integer(id) : json_null(); }
 
 static json_t *json_of_tags(const char *tags)

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
@@ -58,6 +59,13 @@ int64_t mm_memory_used(void)
     if (!read_small("/proc/self/statm", text, sizeof text)) return 0;
     const char *second = strchr(text, ' ');
     return second ? strtoll(second, NULL, 10) * sysconf(_SC_PAGESIZE) : 0;
+}
+
+int64_t mm_memory_peak(void)
+{
+    struct rusage used;
+    if (getrusage(RUSAGE_SELF, &used) != 0) return 0;
+    return (int64_t)used.ru_maxrss * 1024;
 }
 
 int64_t mm_memory_available(void)

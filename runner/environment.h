@@ -13,6 +13,8 @@ void mm_environment(void (*each)(void *context, const char *key, const char *val
 void mm_git_commit(char out[41]);
 /* Resident set of this process in bytes; 0 when unknown. */
 int64_t mm_memory_used(void);
+/* The most it ever was. */
+int64_t mm_memory_peak(void);
 /* Memory the system can still give, in bytes (also within a cgroup limit); 0 when unknown. */
 int64_t mm_memory_available(void);
 

@@ -153,6 +153,28 @@ static void out_group(const mm_context *context, const mm_option *const *tables,
                            tables[t] == mm_config_options() ? defaults : NULL);
 }
 
+static void out_command_line(const mm_context *context, const mm_command *command, int left)
+{
+    mm_out("  ");
+    mm_out_color(context, MM_COLOR_CYAN);
+    mm_out("%s", command->name);
+    mm_out_color(context, MM_COLOR_NONE);
+    mm_out_wrapped(context, command->summary, left, 2 + (int)strlen(command->name));
+}
+
+/* The commands of two words that begin with this one. */
+static void out_members(const mm_context *context, const char *family)
+{
+    const size_t length = strlen(family);
+    bool is_first = true;
+    for (const mm_command *command = mm_commands; command->name; command++) {
+        if (strncmp(command->name, family, length) != 0 || command->name[length] != ' ') continue;
+        if (is_first) mm_out("\n");
+        is_first = false;
+        out_command_line(context, command, 21);
+    }
+}
+
 void mm_help_command(const mm_context *context, const mm_command *command)
 {
     const mm_option *tables[MM_TABLES_MAX];
@@ -164,6 +186,7 @@ void mm_help_command(const mm_context *context, const mm_command *command)
         mm_out("\n");
         mm_out_wrapped(context, command->details, 0, 0);
     }
+    out_members(context, command->name);
     mm_config *defaults = NULL;
     // Without memory for them the help stands without its defaults.
     if (command->takes_config && mm_config_new(&defaults, "pretrain", NULL) != MM_OK)
@@ -179,22 +202,10 @@ void mm_help_command(const mm_context *context, const mm_command *command)
         out_option(context, option, NULL);
 }
 
-static void out_command_line(const mm_context *context, const mm_command *command, int left)
-{
-    mm_out("  ");
-    mm_out_color(context, MM_COLOR_CYAN);
-    mm_out("%s", command->name);
-    mm_out_color(context, MM_COLOR_NONE);
-    mm_out_wrapped(context, command->summary, left, 2 + (int)strlen(command->name));
-}
-
 void mm_help_family(const mm_context *context, const char *family)
 {
-    const size_t length = strlen(family);
-    mm_out("usage: mmrun %s COMMAND\n\n", family);
-    for (const mm_command *command = mm_commands; command->name; command++)
-        if (strncmp(command->name, family, length) == 0 && command->name[length] == ' ')
-            out_command_line(context, command, 21);
+    mm_out("usage: mmrun %s COMMAND\n", family);
+    out_members(context, family);
     mm_out("\n`mmrun help %s COMMAND` shows the options of one of them.\n", family);
 }
 

@@ -297,12 +297,7 @@ static mm_status open_engine(session *s, mm_err *err)
                                    .warmup_steps = mm_config_int(s->config, "warmup_steps"),
                                    .total_steps = s->steps};
     MM_TRY(mm_lr_kind_parse(mm_config_text(s->config, "lr_schedule"), &s->schedule.kind, err));
-    s->adamw = (mm_adamw){.beta1 = mm_config_real(s->config, "beta1"),
-                          .beta2 = mm_config_real(s->config, "beta2"),
-                          .eps = mm_config_real(s->config, "adam_eps"),
-                          .weight_decay = mm_config_real(s->config, "weight_decay"),
-                          .grad_clip = mm_config_real(s->config, "grad_clip"),
-                          .decay_all = mm_config_bool(s->config, "decay_all")};
+    s->adamw = mm_train_adamw(s->config);
     return MM_OK;
 }
 
@@ -431,6 +426,7 @@ static mm_status answer_prompts(session *s, mm_err *err)
     const int32_t room = (int32_t)mm_config_int(s->config, "max_seq_len") + sampling.max_new_tokens;
     mm_str text = {0};
     mm_status status = MM_OK;
+    mm_generator_reload(s->generator);
     for (size_t i = 0; i < json_array_size(s->prompts); i++) {
         const char *prompt = json_string_value(json_array_get(s->prompts, i));
         mm_generation generation;

@@ -6,6 +6,7 @@
 #ifndef MM_RUNNER_TRAIN_H
 #define MM_RUNNER_TRAIN_H
 
+#include "core/nn/engine.h"
 #include "runner/corpus.h"
 #include "store/query.h"
 
@@ -44,6 +45,10 @@ MM_NODISCARD mm_status mm_train_plan_make(const mm_corpus *corpus, mm_config *co
 /* Operations per second that training in `dtype` reaches on this machine, about; measured for 40
  * ms. */
 double mm_train_plan_rate(const mm_config *config, mm_dtype dtype);
+/* The same from a peak that is known. */
+double mm_train_rate_of_peak(mm_dtype dtype, double peak_flops);
+/* What the configuration says of the optimizer; learning rate and step are the caller's. */
+mm_adamw mm_train_adamw(const mm_config *config);
 /* Too little memory is MM_ENOMEM, too little disk for two checkpoints MM_ENOSPC, naming both
  * numbers. */
 MM_NODISCARD mm_status mm_train_plan_check(const mm_train_plan *plan, const char *db_path,

@@ -115,10 +115,16 @@ done:
     return status;
 }
 
+double mm_train_rate_of_peak(mm_dtype dtype, double peak_flops)
+{
+    (void)dtype;
+    return peak_flops * EXPECTED_SHARE;
+}
+
 double mm_train_plan_rate(const mm_config *config, mm_dtype dtype)
 {
     const int32_t threads = (int32_t)mm_config_int(config, "threads");
-    return mm_engine_probe_flops(dtype, threads, PROBE_MS) * EXPECTED_SHARE;
+    return mm_train_rate_of_peak(dtype, mm_engine_probe_flops(dtype, threads, PROBE_MS));
 }
 
 mm_status mm_train_plan_check(const mm_train_plan *plan, const char *db_path, mm_err *err)
@@ -145,6 +151,17 @@ mm_status mm_train_plan_check(const mm_train_plan *plan, const char *db_path, mm
                        db_path, need, have);
     }
     return MM_OK;
+}
+
+mm_adamw mm_train_adamw(const mm_config *config)
+{
+    return (mm_adamw){.learning_rate = mm_config_real(config, "learning_rate"),
+                      .beta1 = mm_config_real(config, "beta1"),
+                      .beta2 = mm_config_real(config, "beta2"),
+                      .eps = mm_config_real(config, "adam_eps"),
+                      .weight_decay = mm_config_real(config, "weight_decay"),
+                      .grad_clip = mm_config_real(config, "grad_clip"),
+                      .decay_all = mm_config_bool(config, "decay_all")};
 }
 
 void mm_shell_add(mm_str *out, const char *word)
