@@ -4,6 +4,14 @@
  * in a linked list with a heap of (rank, position), so that a megabyte without a space is no worse
  * than a megabyte of words. Invariant of both: merge_of[i] is the merge of symbols i and the one
  * after it, or NO_MERGE.
+ *
+ * Scripts without spaces make words of whole sentences, which never come twice. So a word is first
+ * cut into pieces that merging cannot join: a merge across a position joins a symbol that ends
+ * there with one that begins there, hence where no pair of the table ends and begins as the text
+ * does, no merge ever crosses and the two sides are merged independently. The test may say
+ * "perhaps" too often (it looks at three bytes on either side, through a hash), never too seldom.
+ * It is made between characters of three bytes, where it pays: most pieces of Chinese are one
+ * character.
  */
 #include "core/text/bpe.h"
 
@@ -12,7 +20,12 @@
 enum {
     SHORT_WORD_BYTES = 48,
     CACHE_SLOTS = 1 << 14,
-    CACHED_WORD_BYTES = 32 // longer words hardly repeat
+    CACHED_WORD_BYTES = 32, // longer words hardly repeat
+    SEAM_BYTES = 3,         // looked at on either side of a seam
+    SEAM_BITS_PER_MERGE = 16,
+    WIDE_BYTES = 3,            // of a character that is remembered by itself
+    WIDE_CHARACTERS = 1 << 16, // all that take three bytes
+    WIDE_ID_BITS = 21          // three ids to a word of memory
 };
 #define NO_MERGE UINT64_MAX
 #define NO_PAIR  UINT64_MAX // ids are non-negative 31-bit numbers, so no pair looks like this
@@ -40,9 +53,14 @@ mm_status mm_bpe_init(mm_bpe *bpe, size_t n_merges, mm_err *err)
         n_slots *= 2;
         bits++;
     }
+    int seam_bits = 6;
+    while ((size_t)1 << seam_bits < SEAM_BITS_PER_MERGE * n_merges)
+        seam_bits++;
     bpe->pairs = mm_alloc(n_slots * sizeof *bpe->pairs);
+    bpe->seams = mm_calloc((size_t)1 << (seam_bits - 6), sizeof *bpe->seams);
     bpe->cache = mm_calloc(CACHE_SLOTS, sizeof *bpe->cache);
-    if (!bpe->pairs || !bpe->cache) {
+    bpe->characters = mm_calloc(WIDE_CHARACTERS, sizeof *bpe->characters);
+    if (!bpe->pairs || !bpe->seams || !bpe->cache || !bpe->characters) {
         mm_bpe_drop(bpe);
         return MM_FAIL(err, MM_ENOMEM, "out of memory for %zu merges", n_merges);
     }
@@ -51,6 +69,7 @@ mm_status mm_bpe_init(mm_bpe *bpe, size_t n_merges, mm_err *err)
     }
     bpe->n_slots = n_slots;
     bpe->shift = 64 - bits;
+    bpe->seam_shift = 64 - seam_bits;
     return MM_OK;
 }
 
@@ -59,9 +78,13 @@ void mm_bpe_drop(mm_bpe *bpe)
     for (size_t i = 0; bpe->cache && i < CACHE_SLOTS; i++) {
         mm_free(atomic_load_explicit(&bpe->cache[i], memory_order_relaxed));
     }
+    mm_free(bpe->characters);
     mm_free(bpe->cache);
+    mm_free(bpe->seams);
     mm_free(bpe->pairs);
+    bpe->characters = NULL;
     bpe->cache = NULL;
+    bpe->seams = NULL;
     bpe->pairs = NULL;
 }
 
@@ -76,6 +99,40 @@ bool mm_bpe_add(mm_bpe *bpe, int32_t left, int32_t right, uint32_t rank, int32_t
     }
     bpe->pairs[slot] = (mm_bpe_pair){.pair = pair, .merge = (uint64_t)rank << 32 | (uint64_t)id};
     return true;
+}
+
+/* Number of the bit for a seam between left[-3 .. 0) and right[0 .. 3). */
+static inline size_t seam_of(const mm_bpe *bpe, const unsigned char *left_end,
+                             const unsigned char *right)
+{
+    uint64_t bytes = 0;
+    for (int i = 0; i < SEAM_BYTES; i++)
+        bytes = bytes << 16 | (uint64_t)(left_end[i - SEAM_BYTES] << 8) | right[i];
+    return (size_t)((bytes * 0x9E3779B97F4A7C15u) >> bpe->seam_shift);
+}
+
+void mm_bpe_add_seam(mm_bpe *bpe, const char *left, size_t left_bytes, const char *right,
+                     size_t right_bytes)
+{
+    MM_ASSERT(left_bytes > 0 && right_bytes > 0);
+    const unsigned char *left_end = (const unsigned char *)left + left_bytes;
+    const unsigned char *begin = (const unsigned char *)right;
+    if (left_bytes >= SEAM_BYTES && right_bytes >= SEAM_BYTES) {
+        const size_t bit = seam_of(bpe, left_end, begin);
+        bpe->seams[bit / 64] |= (uint64_t)1 << bit % 64;
+    } else {
+        const size_t bit = (size_t)left_end[-1] << 8 | begin[0];
+        bpe->short_seams[bit / 64] |= (uint64_t)1 << bit % 64;
+    }
+}
+
+/* Whether a merge may join what ends at `at` with what begins there, three bytes on either side. */
+static inline bool may_join(const mm_bpe *bpe, const unsigned char *at)
+{
+    const size_t pair = (size_t)at[-1] << 8 | at[0];
+    if (bpe->short_seams[pair / 64] >> pair % 64 & 1) return true;
+    const size_t bit = seam_of(bpe, at, at);
+    return bpe->seams[bit / 64] >> bit % 64 & 1;
 }
 
 /* Rank and id of merging these two, NO_MERGE if they do not merge. */
@@ -249,21 +306,21 @@ static void cache_fill(const mm_bpe *bpe, uint64_t hash, const unsigned char *wo
         mm_free(entry);
 }
 
-mm_status mm_bpe_word(const mm_bpe *bpe, const unsigned char *word, size_t length, mm_ids *out,
-                      mm_err *err)
+/* Appends the ids of a piece that is merged by itself. */
+static mm_status encode_piece(const mm_bpe *bpe, const unsigned char *piece, size_t length,
+                              mm_ids *out, mm_err *err)
 {
-    MM_ASSERT(length > 0 && length <= MM_TEXT_BYTES_MAX);
     MM_TRY(mm_ids_reserve(out, length, err));
     int32_t *symbols = out->data + out->count;
     const bool is_cacheable = length <= CACHED_WORD_BYTES;
     bool is_slot_free = false;
     uint64_t hash = 0;
     if (is_cacheable) {
-        hash = word_hash(word, length);
+        hash = word_hash(piece, length);
         const mm_bpe_cached *known =
             atomic_load_explicit(&bpe->cache[hash % CACHE_SLOTS], memory_order_acquire);
         if (known && known->hash == hash && known->n_bytes == length &&
-            memcmp(known->word, word, length) == 0) {
+            memcmp(known->word, piece, length) == 0) {
             memcpy(symbols, known->ids, known->n_ids * sizeof *symbols);
             out->count += known->n_ids;
             return MM_OK;
@@ -271,13 +328,77 @@ mm_status mm_bpe_word(const mm_bpe *bpe, const unsigned char *word, size_t lengt
         is_slot_free = !known;
     }
     for (size_t i = 0; i < length; i++)
-        symbols[i] = bpe->byte_ids[word[i]];
+        symbols[i] = bpe->byte_ids[piece[i]];
     size_t n = length;
     if (length <= SHORT_WORD_BYTES)
         n = merge_short(bpe, symbols, length);
     else
         MM_TRY(merge_long(bpe, symbols, length, &n, err));
     out->count += n;
-    if (is_cacheable && is_slot_free) cache_fill(bpe, hash, word, length, symbols, n);
+    if (is_cacheable && is_slot_free) cache_fill(bpe, hash, piece, length, symbols, n);
+    return MM_OK;
+}
+
+static inline bool is_wide(unsigned char lead) { return (lead & 0xF0) == 0xE0; }
+
+/* Appends the ids of one character of three bytes, a piece of its own. Its ids, each plus one, fill
+ * one word of memory, which is complete or 0 whatever other threads do. */
+static mm_status encode_wide(const mm_bpe *bpe, const unsigned char *text, mm_ids *out, mm_err *err)
+{
+    const uint64_t mask = ((uint64_t)1 << WIDE_ID_BITS) - 1;
+    const size_t code =
+        (size_t)(text[0] & 0x0F) << 12 | (size_t)(text[1] & 0x3F) << 6 | (size_t)(text[2] & 0x3F);
+    uint64_t packed = atomic_load_explicit(&bpe->characters[code], memory_order_relaxed);
+    MM_TRY(mm_ids_reserve(out, WIDE_BYTES, err));
+    if (packed != 0) {
+        for (; packed != 0; packed >>= WIDE_ID_BITS)
+            out->data[out->count++] = (int32_t)(packed & mask) - 1;
+        return MM_OK;
+    }
+    int32_t *symbols = out->data + out->count;
+    for (int i = 0; i < WIDE_BYTES; i++)
+        symbols[i] = bpe->byte_ids[text[i]];
+    const size_t n = merge_short(bpe, symbols, WIDE_BYTES);
+    out->count += n;
+    for (size_t i = 0; i < n; i++) {
+        if ((uint64_t)symbols[i] + 1 > mask) return MM_OK; // too large to remember
+        packed |= ((uint64_t)symbols[i] + 1) << i * WIDE_ID_BITS;
+    }
+    atomic_store_explicit(&bpe->characters[code], packed, memory_order_relaxed);
+    return MM_OK;
+}
+
+/* Bytes of the first piece of the text. */
+static size_t piece_bytes(const mm_bpe *bpe, const unsigned char *text, size_t length)
+{
+    bool follows_wide = false;
+    for (size_t at = 0; at < length;) {
+        const unsigned char lead = text[at];
+        if (!is_wide(lead)) {
+            at += lead < 0xC0 ? 1 : lead < 0xE0 ? 2 : 4;
+            follows_wide = false;
+            continue;
+        }
+        if (follows_wide && !may_join(bpe, text + at)) return at;
+        at += WIDE_BYTES;
+        follows_wide = true;
+    }
+    return length;
+}
+
+mm_status mm_bpe_word(const mm_bpe *bpe, const unsigned char *word, size_t length, mm_ids *out,
+                      mm_err *err)
+{
+    MM_ASSERT(length > 0 && length <= MM_TEXT_BYTES_MAX);
+    while (length > 0) {
+        const size_t bytes = piece_bytes(bpe, word, length);
+        MM_ASSERT(bytes <= length);
+        if (bytes == WIDE_BYTES && is_wide(word[0]))
+            MM_TRY(encode_wide(bpe, word, out, err));
+        else
+            MM_TRY(encode_piece(bpe, word, bytes, out, err));
+        word += bytes;
+        length -= bytes;
+    }
     return MM_OK;
 }

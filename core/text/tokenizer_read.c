@@ -448,6 +448,9 @@ static mm_status read_merges(const reader *r, const json_t *merges, mm_sha256 *h
                             show(left).text, show(right).text);
             goto done;
         }
+        const mm_token *sides[2] = {&r->tokenizer->tokens[ids[0]], &r->tokenizer->tokens[ids[1]]};
+        mm_bpe_add_seam(&r->tokenizer->bpe, sides[0]->bytes, sides[0]->n_bytes, sides[1]->bytes,
+                        sides[1]->n_bytes);
         MM_GO(check_meaning(r, ids[2]));
         hash_number(hash, (uint64_t)ids[0]);
         hash_number(hash, (uint64_t)ids[1]);

@@ -5,6 +5,7 @@
 #include "core/base/json.h"
 #include "core/base/utf8.h"
 #include "core/text/split.h"
+#include "core/text/tokenizer_internal.h"
 
 #include <stdarg.h>
 #include <stddef.h>
@@ -289,25 +290,48 @@ static void long_words_are_not_quadratic(void **state)
     mm_tokenizer_free(tokenizer);
 }
 
+/* The merges of a tokenizer in their order, as pairs of ids. */
+typedef struct merge_list {
+    int32_t (*pairs)[2];
+    size_t count;
+} merge_list;
+
+static merge_list merges_of(const mm_tokenizer *tokenizer)
+{
+    mm_err err;
+    mm_str json = {0};
+    json_t *root;
+    assert_ok(mm_tokenizer_json(tokenizer, &json, &err));
+    assert_ok(mm_json_parse(json.data, json.length, "json", &root, &err));
+    const json_t *merges = json_object_get(json_object_get(root, "model"), "merges");
+    merge_list list = {.count = json_array_size(merges)};
+    list.pairs = mm_alloc(list.count * sizeof *list.pairs);
+    for (size_t i = 0; i < list.count; i++) {
+        for (size_t side = 0; side < 2; side++)
+            list.pairs[i][side] = mm_tokenizer_id(
+                tokenizer, json_string_value(json_array_get(json_array_get(merges, i), side)));
+    }
+    json_decref(root);
+    mm_str_drop(&json);
+    return list;
+}
+
 /* Merges by the definition: again and again the leftmost of the best pairs. */
-static void reference_merge(const json_t *merges, const mm_tokenizer *tokenizer, mm_ids *ids)
+static void reference_merge(const merge_list *merges, mm_ids *ids)
 {
     for (;;) {
-        size_t best_rank = json_array_size(merges);
+        size_t best_rank = merges->count;
         size_t best = 0;
         for (size_t i = 0; i + 1 < ids->count; i++) {
             for (size_t rank = 0; rank < best_rank; rank++) {
-                const json_t *merge = json_array_get(merges, rank);
-                if (mm_tokenizer_id(tokenizer, json_string_value(json_array_get(merge, 0))) !=
-                        ids->data[i] ||
-                    mm_tokenizer_id(tokenizer, json_string_value(json_array_get(merge, 1))) !=
-                        ids->data[i + 1])
+                if (merges->pairs[rank][0] != ids->data[i] ||
+                    merges->pairs[rank][1] != ids->data[i + 1])
                     continue;
                 best_rank = rank;
                 best = i;
             }
         }
-        if (best_rank == json_array_size(merges)) return;
+        if (best_rank == merges->count) return;
         ids->data[best] = 292 + (int32_t)best_rank; // merge number m gives id 292 + m
         memmove(ids->data + best + 1, ids->data + best + 2,
                 (ids->count - best - 2) * sizeof *ids->data);
@@ -315,19 +339,34 @@ static void reference_merge(const json_t *merges, const mm_tokenizer *tokenizer,
     }
 }
 
+/* Of one word. */
+static void check_by_definition(const mm_tokenizer *tokenizer, const merge_list *merges,
+                                const char *word, size_t length)
+{
+    mm_err err;
+    mm_ids expected = {0};
+    mm_ids found = {0};
+    for (size_t i = 0; i < length; i++) {
+        mm_str symbol = {0};
+        mm_byte_symbols_add(&symbol, word + i, 1);
+        assert_ok(mm_ids_add(&expected, mm_tokenizer_id(tokenizer, symbol.data), &err));
+        mm_str_drop(&symbol);
+    }
+    reference_merge(merges, &expected);
+    assert_ok(mm_tokenizer_encode(tokenizer, word, length, MM_ADDED_PARSE, &found, &err));
+    assert_int_equal(found.count, expected.count);
+    assert_memory_equal(found.data, expected.data, found.count * sizeof *found.data);
+    mm_ids_drop(&found);
+    mm_ids_drop(&expected);
+}
+
 /* Words around the length where the algorithm changes; each length twice, so that the cache answers
  * too. */
 static void fast_merging_equals_the_definition(void **state)
 {
     (void)state;
-    mm_err err;
     mm_tokenizer *tokenizer = fixture_tokenizer(330);
-    mm_str json;
-    json_t *root;
-    mm_str_init(&json, 0);
-    assert_ok(mm_tokenizer_json(tokenizer, &json, &err));
-    assert_ok(mm_json_parse(json.data, json.length, "json", &root, &err));
-    const json_t *merges = json_object_get(json_object_get(root, "model"), "merges");
+    merge_list merges = merges_of(tokenizer);
     mm_rng rng;
     mm_rng_init(&rng, 9, MM_RNG_TEST, 0);
     char word[80] = {0};
@@ -335,22 +374,79 @@ static void fast_merging_equals_the_definition(void **state)
         const size_t length = 1 + (size_t)round / 2;
         for (size_t i = 0; i < length && round % 2 == 0; i++)
             word[i] = "thequickdog"[mm_rng_below(&rng, 11)];
-        mm_ids expected = {0};
-        mm_ids found = {0};
-        for (size_t i = 0; i < length; i++) {
-            const char symbol[2] = {word[i], '\0'};
-            assert_ok(mm_ids_add(&expected, mm_tokenizer_id(tokenizer, symbol), &err));
-        }
-        reference_merge(merges, tokenizer, &expected);
-        assert_ok(mm_tokenizer_encode(tokenizer, word, length, MM_ADDED_PARSE, &found, &err));
-        assert_int_equal(found.count, expected.count);
-        assert_memory_equal(found.data, expected.data, found.count * sizeof *found.data);
-        mm_ids_drop(&found);
-        mm_ids_drop(&expected);
+        check_by_definition(tokenizer, &merges, word, length);
     }
-    json_decref(root);
-    mm_str_drop(&json);
+    mm_free(merges.pairs);
     mm_tokenizer_free(tokenizer);
+}
+
+/* Letters of three bytes, and a few of other sizes: of a few different words, or such that share
+ * most of their bytes, so that the ends of letters are merged with the beginnings of others. */
+static void add_wide_word(mm_rng *rng, mm_str *out, int letters, bool is_regular)
+{
+    static const char *const WORDS[] = {"春天", "雨水", "河", "明月光", "春雨", "ありがとう"};
+    static const char *const OTHERS[] = {"a", "b", "é", "я", "𠀀", "𠀁"};
+    const bool varies = mm_rng_below(rng, 2) == 0;
+    for (int i = 0; i < letters; i++) {
+        if (mm_rng_below(rng, 16) == 0) {
+            mm_str_add(out, OTHERS[mm_rng_below(rng, 6)]);
+        } else if (is_regular) {
+            mm_str_add(out, WORDS[mm_rng_below(rng, 6)]);
+        } else {
+            const char text[3] = {(char)(0xE4 + (varies ? 0 : mm_rng_below(rng, 3))),
+                                  (char)(0xB8 + mm_rng_below(rng, varies ? 7 : 2)),
+                                  (char)(0x80 + mm_rng_below(rng, varies ? 2 : 9))};
+            mm_str_add_bytes(out, text, sizeof text);
+        }
+    }
+}
+
+/* Tokens that hold parts of two characters are what makes cutting words delicate. */
+static int tokens_across_characters(const mm_tokenizer *tokenizer)
+{
+    int count = 0;
+    for (int32_t id = 292; id < mm_tokenizer_vocab(tokenizer); id++) {
+        size_t bytes;
+        const char *text = mm_tokenizer_token(tokenizer, id, &bytes, NULL);
+        for (size_t i = 1; i < bytes; i++)
+            count += ((unsigned char)text[i] & 0xF0) == 0xE0 && (i < 3 || bytes - i < 3);
+    }
+    return count;
+}
+
+static void words_of_wide_letters_are_merged_by_the_definition(void **state)
+{
+    (void)state;
+    mm_err err;
+    static const int32_t VOCABS[] = {293, 300, 330, 340, 360, 500, 900};
+    for (size_t k = 0; k < sizeof VOCABS / sizeof VOCABS[0]; k++) {
+        mm_rng rng;
+        mm_str text = {0};
+        mm_bpe_trainer *trainer;
+        mm_tokenizer *tokenizer;
+        const bool is_regular = k % 2 == 0;
+        mm_rng_init(&rng, 21, MM_RNG_TEST, (uint64_t)k);
+        assert_ok(mm_bpe_trainer_new(&trainer, VOCABS[k], &err));
+        for (int i = 0; i < 300; i++) {
+            mm_str_clear(&text);
+            add_wide_word(&rng, &text, 2 + (int)mm_rng_below(&rng, 12), is_regular);
+            assert_ok(mm_bpe_trainer_feed(trainer, text.data, text.length, &err));
+        }
+        assert_ok(mm_bpe_trainer_finish(trainer, &tokenizer, NULL, NULL, &err));
+        mm_bpe_trainer_free(trainer);
+        if (!is_regular && VOCABS[k] > 300) assert_true(tokens_across_characters(tokenizer) > 3);
+        merge_list merges = merges_of(tokenizer);
+        for (int i = 0; i < 300; i++) {
+            mm_str_clear(&text);
+            add_wide_word(&rng, &text, 1 + i % 30, is_regular);
+            // Twice, so that what is remembered answers too.
+            check_by_definition(tokenizer, &merges, text.data, text.length);
+            check_by_definition(tokenizer, &merges, text.data, text.length);
+        }
+        mm_free(merges.pairs);
+        mm_tokenizer_free(tokenizer);
+        mm_str_drop(&text);
+    }
 }
 
 typedef struct thread_job {
@@ -411,6 +507,7 @@ int main(void)
         cmocka_unit_test(special_tokens_vanish_on_request_and_tags_stay),
         cmocka_unit_test(added_tokens_match_longest_first),
         cmocka_unit_test(fast_merging_equals_the_definition),
+        cmocka_unit_test(words_of_wide_letters_are_merged_by_the_definition),
         cmocka_unit_test(long_words_are_not_quadratic),
         cmocka_unit_test(threads_share_a_tokenizer),
     };
