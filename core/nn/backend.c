@@ -9,6 +9,10 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#if MM_KERNELS_TILES
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 extern const mm_backend mm_backend_f32_generic;
 extern const mm_backend mm_backend_f64_generic;
@@ -21,6 +25,9 @@ extern const mm_backend mm_backend_bf16_avx512;
 #endif
 #if MM_KERNELS_PAIRS
 extern const mm_backend mm_backend_bf16_avx512bf16;
+#endif
+#if MM_KERNELS_TILES
+extern const mm_backend mm_backend_bf16_amx;
 #endif
 
 enum { MAX_BACKENDS = 16 };
@@ -55,16 +62,59 @@ static bool has_avx512(void)
 #endif
 
 #if MM_KERNELS_PAIRS
-// Asked of the processor itself: not every compiler that has the instructions knows their names.
-static bool has_avx512bf16(void)
-{
-    enum { LEAF = 7, SUBLEAF = 1, BIT = 1 << 5 };
+// Register words of CPUID leaf 7, asked of the processor itself: not every compiler that has the
+// instructions knows their names. Zeros where there is no such leaf.
+typedef struct cpu_features {
     unsigned eax;
     unsigned ebx;
     unsigned ecx;
     unsigned edx;
-    return has_avx512() && __get_cpuid_count(LEAF, SUBLEAF, &eax, &ebx, &ecx, &edx) != 0 &&
-           (eax & BIT) != 0;
+} cpu_features;
+
+static cpu_features features_of(unsigned subleaf)
+{
+    enum { LEAF = 7 };
+    cpu_features f = {0};
+    if (__get_cpuid_count(LEAF, subleaf, &f.eax, &f.ebx, &f.ecx, &f.edx) == 0)
+        return (cpu_features){0};
+    return f;
+}
+
+static bool has_avx512bf16(void)
+{
+    enum { BF16_BIT = 1 << 5 };
+    return has_avx512() && (features_of(1).eax & BF16_BIT) != 0;
+}
+#endif
+
+#if MM_KERNELS_TILES
+// Which register state the operating system saves. Needs a processor with AVX.
+static uint64_t saved_state(void)
+{
+    uint32_t low;
+    uint32_t high;
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return (uint64_t)high << 32 | low;
+}
+
+static bool amx_granted;
+static pthread_once_t amx_once = PTHREAD_ONCE_INIT;
+
+// The tiles are 8 KiB more of state for each thread, which Linux saves for processes that asked.
+static void ask_for_amx(void)
+{
+    enum { REQUEST_PERMISSION = 0x1023 /* ARCH_REQ_XCOMP_PERM */, TILE_DATA = 18 };
+    amx_granted = syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+}
+
+static bool has_amx(void)
+{
+    enum { BF16_BIT = 1 << 22, TILE_BIT = 1 << 24, TILE_STATE = 3 << 17 };
+    const unsigned bits = BF16_BIT | TILE_BIT;
+    if (!has_avx512bf16() || (features_of(0).edx & bits) != bits) return false;
+    if ((saved_state() & TILE_STATE) != TILE_STATE) return false;
+    pthread_once(&amx_once, ask_for_amx);
+    return amx_granted;
 }
 #endif
 
@@ -77,6 +127,9 @@ int32_t mm_backends(const mm_backend **out, int32_t capacity)
     const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     if (has_avx512()) found[n++] = &mm_backend_f32_avx512;
     if (has_avx2) found[n++] = &mm_backend_f32_avx2;
+#if MM_KERNELS_TILES
+    if (has_amx()) found[n++] = &mm_backend_bf16_amx;
+#endif
 #if MM_KERNELS_PAIRS
     if (has_avx512bf16()) found[n++] = &mm_backend_bf16_avx512bf16;
 #endif

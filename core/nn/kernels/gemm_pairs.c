@@ -183,6 +183,103 @@ packed_b gemm_pack_b(void *out, int64_t k, int64_t n, matrix b)
 }
 
 #if MM_KERNEL_TILES
+// Two tiles of A (`next` elements apart) times the two tiles of a panel, in tiles 0 to 3. Operands
+// are loaded just before their first use, so that loads run beside dot products.
+static void kernel_2(int64_t steps, const uint16_t *a, int64_t next, const uint16_t *b, real *c,
+                     int64_t stride, bool from_zero)
+{
+    const int64_t c_bytes = stride * (int64_t)sizeof(real);
+    const int64_t a_bytes = TILE_K * sizeof(uint16_t);
+    const int64_t b_bytes = 2 * PANEL * sizeof(uint16_t);
+    real *c1 = c + TILE_ROWS * stride;
+    if (from_zero) {
+        tile_zero(0);
+        tile_zero(1);
+        tile_zero(2);
+        tile_zero(3);
+    } else {
+        tile_load(0, c, c_bytes);
+        tile_load(1, c + PANEL / 2, c_bytes);
+        tile_load(2, c1, c_bytes);
+        tile_load(3, c1 + PANEL / 2, c_bytes);
+    }
+    for (int64_t step = 0; step < steps; step++, a += TILE_ROWS * TILE_K, b += PANEL * TILE_K) {
+        tile_load(6, b, b_bytes);
+        tile_load(4, a, a_bytes);
+        tile_dot(0, 4, 6);
+        tile_load(7, b + PANEL, b_bytes);
+        tile_dot(1, 4, 7);
+        tile_load(5, a + next, a_bytes);
+        tile_dot(2, 5, 6);
+        tile_dot(3, 5, 7);
+    }
+    tile_store(0, c, c_bytes);
+    tile_store(1, c + PANEL / 2, c_bytes);
+    tile_store(2, c1, c_bytes);
+    tile_store(3, c1 + PANEL / 2, c_bytes);
+}
+
+static void kernel_1(int64_t steps, const uint16_t *a, const uint16_t *b, real *c, int64_t stride,
+                     bool from_zero)
+{
+    const int64_t c_bytes = stride * (int64_t)sizeof(real);
+    const int64_t a_bytes = TILE_K * sizeof(uint16_t);
+    const int64_t b_bytes = 2 * PANEL * sizeof(uint16_t);
+    if (from_zero) {
+        tile_zero(0);
+        tile_zero(1);
+    } else {
+        tile_load(0, c, c_bytes);
+        tile_load(1, c + PANEL / 2, c_bytes);
+    }
+    for (int64_t step = 0; step < steps; step++, a += TILE_ROWS * TILE_K, b += PANEL * TILE_K) {
+        tile_load(6, b, b_bytes);
+        tile_load(4, a, a_bytes);
+        tile_dot(0, 4, 6);
+        tile_load(7, b + PANEL, b_bytes);
+        tile_dot(1, 4, 7);
+    }
+    tile_store(0, c, c_bytes);
+    tile_store(1, c + PANEL / 2, c_bytes);
+}
+
+// c (rows, 32) = or += the product of one or two rows of tiles, of which `rows` count, and a panel;
+// whole tiles are read and written.
+static void block_kernel(int64_t rows, int64_t steps, const uint16_t *a, const uint16_t *b, real *c,
+                         int64_t stride, bool from_zero)
+{
+    tile_fence();
+    if (rows > TILE_ROWS) {
+        kernel_2(steps, a, steps * TILE_ROWS * TILE_K, b, c, stride, from_zero);
+    } else {
+        kernel_1(steps, a, b, c, stride, from_zero);
+    }
+    tile_fence();
+}
+
+// Tiles belong to a thread, and are given back because a thread with live tiles is slow to switch.
+static void kernel_begin(void)
+{
+    const tile_config config = tile_full_config();
+    tile_configure(&config);
+}
+
+static void kernel_end(void) { tile_release(); }
+
+double op_peak(int64_t rounds)
+{
+    // Four sums hide the latency, as in the kernel.
+    enum { SUMS = 4, OPS = 2 * TILE_ROWS * (PANEL / 2) * TILE_K /* of one instruction */ };
+    kernel_begin(); // all tiles are zero
+    for (int64_t round = 0; round < rounds; round++) {
+        tile_dot(0, 4, 6);
+        tile_dot(1, 4, 7);
+        tile_dot(2, 5, 6);
+        tile_dot(3, 5, 7);
+    }
+    kernel_end();
+    return (double)SUMS * OPS * (double)rounds;
+}
 #else
 static inline __m512bh pair_row(const uint16_t *b)
 {
@@ -323,6 +420,18 @@ static void block(const stretch *part, int64_t rows, int64_t columns, const uint
     if (c.is_real || part->is_last) sums_store(sums, c, rows, columns);
 }
 
+// Fetches the rows of a block of c, whose addresses are too far apart for the processor to guess.
+static void prefetch(target c, int64_t rows)
+{
+    enum { LINE = 64 };
+    const size_t bytes = PANEL * (c.is_real ? sizeof(real) : sizeof(act));
+    for (int64_t i = 0; i < rows; i++) {
+        const char *row = gemm_at(c, i, 0).data;
+        for (size_t at = 0; at < bytes; at += LINE)
+            __builtin_prefetch(row + at, 1);
+    }
+}
+
 // The longest stretch of k for which an A (rows, k) and, unless it is packed already, a B (k,
 // columns) fit into the scratch.
 static int64_t depth_of(int64_t rows, int64_t columns, bool is_ready)
@@ -372,10 +481,13 @@ static void product_run(const product *job, void *scratch)
         pack_a(a, job->m, part.k, gemm_from(job->a, 0, p));
         const int64_t tiles_count = round_up(part.k, TILE_K) * BLOCK_ROWS;
         for (int64_t j = 0; j < job->n; j += PANEL)
-            for (int64_t i = 0; i < job->m; i += BLOCK_ROWS)
+            for (int64_t i = 0; i < job->m; i += BLOCK_ROWS) {
+                prefetch(gemm_at(job->c, i + BLOCK_ROWS, j),
+                         least(BLOCK_ROWS, job->m - i - BLOCK_ROWS));
                 block(&part, least(BLOCK_ROWS, job->m - i), least(PANEL, job->n - j),
                       a + i / BLOCK_ROWS * tiles_count, panels + j / PANEL * panel_count,
                       keeps ? sums + j * rows + i * PANEL : sums, gemm_at(job->c, i, j));
+            }
         p += depth;
     } while (p < job->k);
     kernel_end();
