@@ -185,7 +185,7 @@ static void test_greedy_takes_the_best_and_the_smaller_id(void **state)
     mm_sampler_see(sampler, 30); // seen twice counts once
     CHECK_OK(mm_sampler_draw(sampler, logits, &sampling, 2, &choice, failure));
     assert_int_equal(choice.id, 5);
-    assert_true(fabs(choice.logprob - (2 - log(sum))) < 1e-12); // of the unmodified logits
+    assert_true(fabs(choice.logprob - (2 - log(sum))) < 1e-6); // of the unmodified logits
     mm_sampler_reset(sampler);
     CHECK_OK(mm_sampler_draw(sampler, logits, &sampling, 3, &choice, failure));
     assert_int_equal(choice.id, 9);
