@@ -9,6 +9,7 @@
  */
 #include "core/nn/pool.h"
 
+#include "core/base/clock.h"
 #include "core/base/file.h"
 
 #include <pthread.h>
@@ -21,7 +22,9 @@
 
 enum {
     MAX_THREADS = 1024,
-    SPINS = 4000, // about 50 us: longer than the gap between two operations of a step
+    SPIN_NS = 50000,     // longer than the gap between two operations of a step
+    SPINS_PER_LOOK = 64, // between two looks at the clock
+    LINE = 64,           // of the cache
     CGROUP_FILE_BYTES = 1 << 16
 };
 
@@ -31,19 +34,21 @@ typedef struct worker {
     pthread_t thread;
 } worker;
 
+// What one group of threads writes and another reads stands on lines of its own.
 struct mm_pool {
     int32_t n_threads;
-    int32_t n_started;           // workers[1..n_started] run; the caller is thread 0
-    atomic_uint_fast64_t ticket; // job number << 32 | items not yet claimed
-    atomic_int_fast64_t done;    // items of the job that are finished
-    atomic_int sleeping;         // workers that need a signal to see a new job
-    atomic_bool stop;
-    int64_t n_items;
-    mm_pool_fn fn;
-    void *context;
+    int32_t n_started; // workers[1..n_started] run; the caller is thread 0
+    int64_t spin_ns;   // 0 where threads outnumber processors: who spins keeps another from working
     pthread_mutex_t mutex;
     pthread_cond_t job_ready;
     pthread_cond_t job_done;
+    _Alignas(LINE) atomic_uint_fast64_t ticket; // job number << 32 | items not yet claimed
+    _Alignas(LINE) atomic_int_fast64_t done;    // items of the job that are finished
+    _Alignas(LINE) atomic_int sleeping;         // workers that need a signal to see a new job
+    _Alignas(LINE) atomic_bool stop;
+    int64_t n_items;
+    mm_pool_fn fn;
+    void *context;
     worker workers[];
 };
 
@@ -56,7 +61,31 @@ static void relax(void)
 #endif
 }
 
+// Whether to look again: false when the time to spin is over. The first look is at round 0.
+static bool spin(const mm_pool *pool, int64_t round, int64_t *until)
+{
+    if (round % SPINS_PER_LOOK == 0) {
+        if (pool->spin_ns == 0) return false;
+        const int64_t now = mm_mono_ns();
+        if (round == 0) *until = now + pool->spin_ns;
+        if (now >= *until) return false;
+    }
+    relax();
+    return true;
+}
+
 static uint32_t job_of(uint64_t ticket) { return (uint32_t)(ticket >> 32); }
+
+// Each sleeper that wakes for a job wakes two more while there is work: nobody pays for all, and a
+// job of a few items wakes a few. No item waits for a sleeper, since the caller takes them too.
+static void wake(mm_pool *pool, int32_t workers)
+{
+    if (atomic_load(&pool->sleeping) == 0) return;
+    pthread_mutex_lock(&pool->mutex); // who is on the way to sleep is asleep then, or sees the job
+    pthread_mutex_unlock(&pool->mutex);
+    for (int32_t i = 0; i < workers; i++)
+        pthread_cond_signal(&pool->job_ready);
+}
 
 static void claim_items(mm_pool *pool, int32_t thread)
 {
@@ -82,23 +111,25 @@ static void claim_items(mm_pool *pool, int32_t thread)
 // Returns the number of a job other than `seen`.
 static uint32_t await_job(mm_pool *pool, uint32_t seen)
 {
-    for (int i = 0; i < SPINS; i++) {
+    int64_t until = 0;
+    for (int64_t round = 0;; round++) {
         const uint32_t now = job_of(atomic_load_explicit(&pool->ticket, memory_order_acquire));
         if (now != seen) return now;
-        relax();
+        if (!spin(pool, round, &until)) break;
     }
     // Sequential consistency here and in announce(): either the caller sees the sleeper, or the
     // sleeper sees the job.
     pthread_mutex_lock(&pool->mutex);
     atomic_fetch_add(&pool->sleeping, 1);
-    uint32_t now = job_of(atomic_load(&pool->ticket));
-    while (now == seen) {
+    uint64_t ticket = atomic_load(&pool->ticket);
+    while (job_of(ticket) == seen) {
         pthread_cond_wait(&pool->job_ready, &pool->mutex);
-        now = job_of(atomic_load(&pool->ticket));
+        ticket = atomic_load(&pool->ticket);
     }
     atomic_fetch_sub(&pool->sleeping, 1);
     pthread_mutex_unlock(&pool->mutex);
-    return now;
+    if ((uint32_t)ticket > 1) wake(pool, (uint32_t)ticket > 2 ? 2 : 1);
+    return job_of(ticket);
 }
 
 static void *worker_main(void *context)
@@ -118,10 +149,6 @@ static void announce(mm_pool *pool, uint32_t n_items)
 {
     const uint32_t job = job_of(atomic_load_explicit(&pool->ticket, memory_order_relaxed)) + 1;
     atomic_store(&pool->ticket, (uint64_t)job << 32 | n_items);
-    if (atomic_load(&pool->sleeping) == 0) return;
-    pthread_mutex_lock(&pool->mutex);
-    pthread_cond_broadcast(&pool->job_ready);
-    pthread_mutex_unlock(&pool->mutex);
 }
 
 mm_status mm_pool_new(mm_pool **out, int32_t threads, mm_err *err)
@@ -131,9 +158,10 @@ mm_status mm_pool_new(mm_pool **out, int32_t threads, mm_err *err)
         return MM_FAIL(err, MM_ECONFIG, "--threads %d: expected 0 (all) to %d", (int)threads,
                        MAX_THREADS);
     const int32_t n = threads == 0 ? mm_cpu_count() : threads;
-    mm_pool *pool = mm_calloc(1, sizeof *pool + (size_t)n * sizeof(worker));
+    mm_pool *pool = mm_alloc_aligned(sizeof *pool + (size_t)n * sizeof(worker));
     if (!pool) return MM_FAIL(err, MM_ENOMEM, "thread pool of %d threads", (int)n);
     pool->n_threads = n;
+    pool->spin_ns = n <= mm_cpu_count() ? SPIN_NS : 0;
     pthread_mutex_init(&pool->mutex, NULL);
     pthread_cond_init(&pool->job_ready, NULL);
     pthread_cond_init(&pool->job_done, NULL);
@@ -157,6 +185,9 @@ void mm_pool_free(mm_pool *pool)
     if (!pool) return;
     atomic_store_explicit(&pool->stop, true, memory_order_relaxed);
     announce(pool, 0);
+    pthread_mutex_lock(&pool->mutex);
+    pthread_cond_broadcast(&pool->job_ready);
+    pthread_mutex_unlock(&pool->mutex);
     for (int32_t i = 1; i <= pool->n_started; i++)
         pthread_join(pool->workers[i].thread, NULL);
     pthread_cond_destroy(&pool->job_done);
@@ -180,11 +211,13 @@ void mm_pool_run(mm_pool *pool, int64_t n, mm_pool_fn fn, void *context)
     pool->context = context;
     atomic_store_explicit(&pool->done, 0, memory_order_relaxed);
     announce(pool, (uint32_t)n);
+    wake(pool, 1);
     claim_items(pool, 0);
-    for (int i = 0; i < SPINS; i++) {
+    int64_t until = 0;
+    int64_t round = 0;
+    do {
         if (atomic_load_explicit(&pool->done, memory_order_acquire) == n) return;
-        relax();
-    }
+    } while (spin(pool, round++, &until));
     pthread_mutex_lock(&pool->mutex);
     while (atomic_load_explicit(&pool->done, memory_order_acquire) != n)
         pthread_cond_wait(&pool->job_done, &pool->mutex);
