@@ -1,6 +1,8 @@
 /* UTF-8: validation and safe cutting. Well-formed means table 3-7 of the Unicode standard. */
 #include "core/base/utf8.h"
 
+#include <string.h>
+
 int mm_utf8_next(const char *text, size_t length, uint32_t *code)
 {
     const unsigned char *s = (const unsigned char *)text;
@@ -39,11 +41,25 @@ int mm_utf8_next(const char *text, size_t length, uint32_t *code)
     return size;
 }
 
+/* Bytes of ASCII at the start of the text, eight at a time and no further. */
+static size_t ascii_bytes(const char *text, size_t length)
+{
+    size_t at = 0;
+    uint64_t eight;
+    for (; length - at >= sizeof eight; at += sizeof eight) {
+        memcpy(&eight, text + at, sizeof eight);
+        if (eight & 0x8080808080808080u) break;
+    }
+    return at;
+}
+
 size_t mm_utf8_valid(const char *text, size_t length)
 {
     size_t at = 0;
     uint32_t code;
     while (at < length) {
+        if ((unsigned char)text[at] < 0x80) at += ascii_bytes(text + at, length - at);
+        if (at == length) break;
         const int size = mm_utf8_next(text + at, length - at, &code);
         if (size <= 0) break;
         at += (size_t)size;

@@ -121,6 +121,23 @@ static void test_valid_prefix(void **state)
         CHECK_ROW(mm_utf8_valid(rows[i].text, strlen(rows[i].text)) == rows[i].prefix, i);
 }
 
+/* One bad byte, or a good character, at every place of an otherwise plain text of every length. */
+static void test_valid_prefix_of_plain_text(void **state)
+{
+    (void)state;
+    char text[40];
+    for (size_t length = 1; length <= sizeof text; length++) {
+        for (size_t at = 0; at < length; at++) {
+            memset(text, 'a', sizeof text);
+            assert_int_equal(mm_utf8_valid(text, length), length);
+            text[at] = '\xFF';
+            assert_int_equal(mm_utf8_valid(text, length), at);
+            memcpy(text + at, "\xC3\xA9", at + 1 < length ? 2 : 1);
+            assert_int_equal(mm_utf8_valid(text, length), at + 1 < length ? length : at);
+        }
+    }
+}
+
 static void test_printable_and_valid(void **state)
 {
     (void)state;
@@ -180,6 +197,7 @@ int main(void)
         cmocka_unit_test(test_table),
         cmocka_unit_test(test_all_lead_and_second_bytes),
         cmocka_unit_test(test_valid_prefix),
+        cmocka_unit_test(test_valid_prefix_of_plain_text),
         cmocka_unit_test(test_printable_and_valid),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
