@@ -20,8 +20,9 @@
 enum {
     SHORT_WORD_BYTES = 48,
     CACHE_SLOTS = 1 << 14,
-    CACHED_WORD_BYTES = 32, // longer words hardly repeat
-    SEAM_BYTES = 3,         // looked at on either side of a seam
+    CACHED_PARTS = 3, // of eight bytes: longer words hardly repeat
+    CACHED_IDS = 8,
+    SEAM_BYTES = 3, // looked at on either side of a seam
     SEAM_BITS_PER_MERGE = 16,
     WIDE_BYTES = 3,            // of a character that is remembered by itself
     WIDE_CHARACTERS = 1 << 16, // all that take three bytes
@@ -30,13 +31,19 @@ enum {
 #define NO_MERGE UINT64_MAX
 #define NO_PAIR  UINT64_MAX // ids are non-negative 31-bit numbers, so no pair looks like this
 
+/* A word and its ids in one line of the processor's cache. Written once: whoever takes `state` from
+ * EMPTY to FILLING owns the rest until it is FILLED, and after that nobody writes any more. */
 typedef struct mm_bpe_cached {
-    uint64_t hash;
+    atomic_uchar state;
     uint8_t n_bytes;
     uint8_t n_ids;
-    unsigned char word[CACHED_WORD_BYTES];
-    int32_t ids[]; /* n_ids */
+    uint64_t parts[CACHED_PARTS]; /* see word_parts */
+    int32_t ids[CACHED_IDS];
 } mm_bpe_cached;
+
+enum { EMPTY = 0, FILLING, FILLED };
+
+_Static_assert(sizeof(mm_bpe_cached) == 64, "a look-up touches one line");
 
 static inline size_t slot_of(const mm_bpe *bpe, uint64_t pair)
 {
@@ -58,7 +65,7 @@ mm_status mm_bpe_init(mm_bpe *bpe, size_t n_merges, mm_err *err)
         seam_bits++;
     bpe->pairs = mm_alloc(n_slots * sizeof *bpe->pairs);
     bpe->seams = mm_calloc((size_t)1 << (seam_bits - 6), sizeof *bpe->seams);
-    bpe->cache = mm_calloc(CACHE_SLOTS, sizeof *bpe->cache);
+    bpe->cache = mm_alloc_aligned(CACHE_SLOTS * sizeof *bpe->cache);
     bpe->characters = mm_calloc(WIDE_CHARACTERS, sizeof *bpe->characters);
     if (!bpe->pairs || !bpe->seams || !bpe->cache || !bpe->characters) {
         mm_bpe_drop(bpe);
@@ -75,9 +82,6 @@ mm_status mm_bpe_init(mm_bpe *bpe, size_t n_merges, mm_err *err)
 
 void mm_bpe_drop(mm_bpe *bpe)
 {
-    for (size_t i = 0; bpe->cache && i < CACHE_SLOTS; i++) {
-        mm_free(atomic_load_explicit(&bpe->cache[i], memory_order_relaxed));
-    }
     mm_free(bpe->characters);
     mm_free(bpe->cache);
     mm_free(bpe->seams);
@@ -276,66 +280,99 @@ done:
     return status;
 }
 
-static uint64_t word_hash(const unsigned char *word, size_t length)
+/* Copies a word of 1 .. 8 * CACHED_PARTS bytes into numbers of eight, such that words of one length
+ * are equal when the numbers are; gives how many there are. */
+static inline size_t word_parts(const unsigned char *word, size_t length,
+                                uint64_t parts[CACHED_PARTS])
 {
-    uint64_t hash = length;
-    while (length > 0) {
-        uint64_t part = 0;
-        const size_t take = length < sizeof part ? length : sizeof part;
-        memcpy(&part, word, take);
-        hash = (hash ^ part) * 0x9E3779B97F4A7C15u;
-        hash ^= hash >> 32;
-        word += take;
-        length -= take;
+    size_t n = 0;
+    for (; length >= sizeof *parts; length -= sizeof *parts, word += sizeof *parts)
+        memcpy(&parts[n++], word, sizeof *parts);
+    if (length >= 4) { // the two halves overlap
+        uint32_t halves[2];
+        memcpy(&halves[0], word, 4);
+        memcpy(&halves[1], word + length - 4, 4);
+        parts[n++] = (uint64_t)halves[1] << 32 | halves[0];
+    } else if (length > 0) {
+        parts[n++] =
+            (uint64_t)word[0] | (uint64_t)word[length / 2] << 8 | (uint64_t)word[length - 1] << 16;
     }
-    return hash;
+    return n;
 }
 
-/* Puts the word into its slot if that is free. Losing the race or the memory does no harm. */
-static void cache_fill(const mm_bpe *bpe, uint64_t hash, const unsigned char *word, size_t length,
+static inline mm_bpe_cached *cache_slot(const mm_bpe *bpe, const uint64_t *parts, size_t n_parts,
+                                        size_t length)
+{
+    uint64_t hash = length;
+    for (size_t i = 0; i < n_parts; i++) {
+        hash = (hash ^ parts[i]) * 0x9E3779B97F4A7C15u;
+        hash ^= hash >> 32;
+    }
+    return &bpe->cache[hash % CACHE_SLOTS];
+}
+
+static inline bool is_cached(const mm_bpe_cached *slot, const uint64_t *parts, size_t n_parts,
+                             size_t length)
+{
+    if (slot->n_bytes != length) return false;
+    uint64_t difference = 0;
+    for (size_t i = 0; i < n_parts; i++)
+        difference |= slot->parts[i] ^ parts[i];
+    return difference == 0;
+}
+
+/* Puts the word into its slot if that is empty. Losing the race does no harm. */
+static void cache_fill(mm_bpe_cached *slot, const uint64_t *parts, size_t n_parts, size_t length,
                        const int32_t *ids, size_t n_ids)
 {
-    mm_bpe_cached *entry = mm_alloc(sizeof *entry + n_ids * sizeof *ids);
-    if (!entry) return;
-    *entry = (mm_bpe_cached){.hash = hash, .n_bytes = (uint8_t)length, .n_ids = (uint8_t)n_ids};
-    memcpy(entry->word, word, length);
-    memcpy(entry->ids, ids, n_ids * sizeof *ids);
-    mm_bpe_cached *expected = NULL;
-    if (!atomic_compare_exchange_strong_explicit(&bpe->cache[hash % CACHE_SLOTS], &expected, entry,
-                                                 memory_order_release, memory_order_relaxed))
-        mm_free(entry);
+    unsigned char expected = EMPTY;
+    if (n_ids > CACHED_IDS ||
+        !atomic_compare_exchange_strong_explicit(&slot->state, &expected, FILLING,
+                                                 memory_order_relaxed, memory_order_relaxed))
+        return;
+    slot->n_bytes = (uint8_t)length;
+    slot->n_ids = (uint8_t)n_ids;
+    memcpy(slot->parts, parts, n_parts * sizeof *parts);
+    memcpy(slot->ids, ids, n_ids * sizeof *ids);
+    atomic_store_explicit(&slot->state, FILLED, memory_order_release);
+}
+
+/* Ids of a piece without looking at what is known; `symbols` has room for its bytes. */
+static mm_status merge_piece(const mm_bpe *bpe, const unsigned char *piece, size_t length,
+                             int32_t *symbols, size_t *n, mm_err *err)
+{
+    for (size_t i = 0; i < length; i++)
+        symbols[i] = bpe->byte_ids[piece[i]];
+    if (length > SHORT_WORD_BYTES) return merge_long(bpe, symbols, length, n, err);
+    *n = merge_short(bpe, symbols, length);
+    return MM_OK;
 }
 
 /* Appends the ids of a piece that is merged by itself. */
 static mm_status encode_piece(const mm_bpe *bpe, const unsigned char *piece, size_t length,
                               mm_ids *out, mm_err *err)
 {
-    MM_TRY(mm_ids_reserve(out, length, err));
+    MM_TRY(mm_ids_reserve(out, length + CACHED_IDS, err));
     int32_t *symbols = out->data + out->count;
-    const bool is_cacheable = length <= CACHED_WORD_BYTES;
-    bool is_slot_free = false;
-    uint64_t hash = 0;
-    if (is_cacheable) {
-        hash = word_hash(piece, length);
-        const mm_bpe_cached *known =
-            atomic_load_explicit(&bpe->cache[hash % CACHE_SLOTS], memory_order_acquire);
-        if (known && known->hash == hash && known->n_bytes == length &&
-            memcmp(known->word, piece, length) == 0) {
-            memcpy(symbols, known->ids, known->n_ids * sizeof *symbols);
-            out->count += known->n_ids;
-            return MM_OK;
-        }
-        is_slot_free = !known;
+    size_t n = 0;
+    if (length > CACHED_PARTS * sizeof(uint64_t)) {
+        MM_TRY(merge_piece(bpe, piece, length, symbols, &n, err));
+        out->count += n;
+        return MM_OK;
     }
-    for (size_t i = 0; i < length; i++)
-        symbols[i] = bpe->byte_ids[piece[i]];
-    size_t n = length;
-    if (length <= SHORT_WORD_BYTES)
-        n = merge_short(bpe, symbols, length);
-    else
-        MM_TRY(merge_long(bpe, symbols, length, &n, err));
+    uint64_t parts[CACHED_PARTS];
+    const size_t n_parts = word_parts(piece, length, parts);
+    mm_bpe_cached *slot = cache_slot(bpe, parts, n_parts, length);
+    const unsigned char state = atomic_load_explicit(&slot->state, memory_order_acquire);
+    if (state == FILLED && is_cached(slot, parts, n_parts, length)) {
+        // All of them, needed or not: a copy of known size is a few instructions.
+        memcpy(symbols, slot->ids, sizeof slot->ids);
+        out->count += slot->n_ids;
+        return MM_OK;
+    }
+    MM_TRY(merge_piece(bpe, piece, length, symbols, &n, err));
     out->count += n;
-    if (is_cacheable && is_slot_free) cache_fill(bpe, hash, piece, length, symbols, n);
+    if (state == EMPTY) cache_fill(slot, parts, n_parts, length, symbols, n);
     return MM_OK;
 }
 

@@ -24,7 +24,7 @@ typedef struct mm_bpe {
     uint64_t *seams; /* see mm_bpe_add_seam: bits, a power of two of them */
     int seam_shift;
     uint64_t short_seams[65536 / 64]; /* bit of (last byte of the left, first byte of the right) */
-    _Atomic(struct mm_bpe_cached *) *cache;
+    struct mm_bpe_cached *cache;
     atomic_uint_fast64_t *characters; /* ids of the characters of three bytes, 0: not known yet */
 } mm_bpe;
 
