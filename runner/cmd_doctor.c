@@ -63,6 +63,8 @@ static void judge(check *c, verdict how, const char *format, ...)
 /* ---- machine -----------------------------------------------------------------------------------
  */
 
+static const char MACHINE[] = "Machine";
+
 typedef struct facts {
     char cpu[256];
     char features[256];
@@ -89,23 +91,103 @@ static void take_fact(void *context, const char *key, const char *value)
         if (strcmp(key, wanted[i].key) == 0) snprintf(wanted[i].to, wanted[i].bytes, "%s", value);
 }
 
-static void check_machine(checks *all, const facts *f)
+// What the processor can do, measured; print_json hands it on as numbers.
+typedef struct powers {
+    int32_t threads;
+    mm_dtype dtype; // what --dtype is when it is not given
+    double fp32_flops;
+    double bf16_flops;
+    double read_bytes;
+} powers;
+
+static bool has_word(const char *list, const char *word)
 {
-    static const char GROUP[] = "Machine";
-    const int32_t threads = mm_cpu_count();
+    const size_t length = strlen(word);
+    for (const char *at = strstr(list, word); at; at = strstr(at + 1, word))
+        if ((at == list || at[-1] == ' ') && (at[length] == ' ' || at[length] == '\0')) return true;
+    return false;
+}
+
+static void check_threads(checks *all, int32_t threads)
+{
     const long online = sysconf(_SC_NPROCESSORS_ONLN);
-    add(all, GROUP, "system", "%s, %s", f->os[0] ? f->os : "unknown", f->kernel);
-    add(all, GROUP, "processor", "%s", f->cpu[0] ? f->cpu : "unknown");
-    check *c = add(all, GROUP, "threads", "%d usable of %ld", (int)threads, online);
-    if (online > threads)
-        judge(c, NOTE, "an affinity mask or a container limit takes the rest: taskset, --cpus");
-    add(all, GROUP, "features", "%s", f->features[0] ? f->features : "none known");
-    c = add(all, GROUP, "kernels", "%s", mm_engine_isa(MM_F32));
-    if (getenv("MMRUN_ISA"))
-        judge(c, NOTE, "MMRUN_ISA=%s chooses them; unset it for the fastest", getenv("MMRUN_ISA"));
-    add(all, GROUP, "fp32 peak", "%.1f GFLOP/s, measured with %d thread%s",
-        mm_engine_probe_flops(MM_F32, threads, PROBE_MS) * 1e-9, (int)threads, threads == 1 ? "" : "s");
-    add(all, GROUP, "device", "cpu");
+    const int32_t allowed = mm_cpu_allowed();
+    check *c = add(all, MACHINE, "threads", "%d usable of %ld", (int)threads, online);
+    if (threads < allowed)
+        judge(
+            c, NOTE,
+            "a CPU quota of the control group takes the rest: docker --cpus, CPUQuota= of systemd");
+    else if (allowed < online)
+        judge(c, NOTE, "an affinity mask takes the rest: taskset, docker --cpuset-cpus");
+    static const char *const VARIABLES[] = {"OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"};
+    for (size_t i = 0; i < sizeof VARIABLES / sizeof VARIABLES[0]; i++) {
+        if (!getenv(VARIABLES[i])) continue;
+        c = add(all, MACHINE, VARIABLES[i], "%.100s", getenv(VARIABLES[i]));
+        judge(c, FINE, "has no effect: mmrun starts threads of its own, --threads says how many");
+    }
+}
+
+// The instructions that decide which kernels run, from the oldest to the newest.
+static void check_features(checks *all, const facts *f)
+{
+#if defined(__x86_64__)
+    static const char *const WANTED[] = {"avx2",        "fma",      "avx512f", "avx512bw",
+                                         "avx512_bf16", "amx_tile", "amx_bf16"};
+    char missing[256] = "";
+    size_t used = 0;
+    for (size_t i = 0; i < sizeof WANTED / sizeof WANTED[0]; i++)
+        if (!has_word(f->features, WANTED[i]))
+            used += (size_t)snprintf(missing + used, sizeof missing - used, " %s", WANTED[i]);
+    add(all, MACHINE, "features", "%s%s%s", f->features[0] ? f->features : "none known",
+        used > 0 ? "; not there:" : "", missing);
+    if (!has_word(f->features, "amx_tile") || !has_word(f->features, "amx_bf16")) return;
+    const bool is_permitted = mm_amx_permitted();
+    check *c = add(all, MACHINE, "matrix tiles", "%s",
+                   is_permitted ? "permitted" : "the kernel does not permit them");
+    if (!is_permitted)
+        judge(c, NOTE,
+              "bf16 loses most of its speed: Linux 5.16 or newer, and a container profile that "
+              "allows the system call arch_prctl");
+    else if (!getenv("MMRUN_ISA") && strcmp(mm_engine_isa(MM_BF16), "amx") != 0)
+        judge(c, NOTE, "mmrun was compiled without them: gcc 11 or clang 12 or newer is needed");
+#else
+    add(all, MACHINE, "features", "%s", f->features[0] ? f->features : "none known");
+#endif
+}
+
+static void check_kernels(checks *all, powers *p)
+{
+    const char *wish = getenv("MMRUN_ISA");
+    add(all, MACHINE, "fp32 kernels", "%s", mm_engine_isa(MM_F32));
+    check *c = add(all, MACHINE, "bf16 kernels", "%s", mm_engine_isa(MM_BF16));
+    if (wish) judge(c, NOTE, "MMRUN_ISA=%s limits them; unset it for the fastest", wish);
+    p->dtype = mm_engine_best_dtype();
+    c = add(all, MACHINE, "dtype", "%s unless --dtype says another",
+            p->dtype == MM_BF16 ? "bf16" : "fp32");
+    if (p->dtype != MM_BF16)
+        judge(c, FINE, "bf16 works too, but nothing here computes it faster than fp32");
+    p->fp32_flops = mm_engine_probe_flops(MM_F32, p->threads, PROBE_MS);
+    p->bf16_flops = mm_engine_probe_flops(MM_BF16, p->threads, PROBE_MS);
+    p->read_bytes = mm_engine_probe_bandwidth(p->threads, PROBE_MS);
+    const char *plural = p->threads == 1 ? "" : "s";
+    add(all, MACHINE, "fp32 peak", "%.1f GFLOP/s, measured with %d thread%s", p->fp32_flops * 1e-9,
+        (int)p->threads, plural);
+    add(all, MACHINE, "bf16 peak", "%.1f GFLOP/s, measured with %d thread%s", p->bf16_flops * 1e-9,
+        (int)p->threads, plural);
+    c = add(all, MACHINE, "memory speed", "%.1f GB/s, reading with %d thread%s",
+            p->read_bytes * 1e-9, (int)p->threads, plural);
+    judge(c, FINE, "`mmrun bench` shows what training makes of it");
+}
+
+static void check_machine(checks *all, const facts *f, powers *p)
+{
+    p->threads = mm_cpu_count();
+    add(all, MACHINE, "system", "%s, %s", f->os[0] ? f->os : "unknown", f->kernel);
+    add(all, MACHINE, "processor", "%s", f->cpu[0] ? f->cpu : "unknown");
+    check_threads(all, p->threads);
+    check_features(all, f);
+    check_kernels(all, p);
+    add(all, MACHINE, "device", "cpu");
 }
 
 static void check_memory(checks *all, const facts *f)
@@ -115,7 +197,7 @@ static void check_memory(checks *all, const facts *f)
     const double free_bytes = (double)mm_memory_available();
     mm_bytes_text(strtod(f->memory_bytes, NULL), total);
     mm_bytes_text(free_bytes, available);
-    check *c = add(all, "Machine", "memory", "%s available of %s", available, total);
+    check *c = add(all, MACHINE, "memory", "%s available of %s", available, total);
     if (free_bytes > 0 && free_bytes < 1e9)
         judge(c, NOTE, "under 1 GB: choose a small model, such as --hidden 256 --layers 4");
 }
@@ -241,7 +323,16 @@ static void print_text(const mm_context *context, const checks *all)
     }
 }
 
-static void print_json(const checks *all, size_t problems)
+static json_t *json_of_powers(const powers *p)
+{
+    return json_pack(
+        "{s:i, s:s, s:{s:s, s:s}, s:o, s:o, s:o}", "threads", (int)p->threads, "dtype",
+        p->dtype == MM_BF16 ? "bf16" : "fp32", "isa", "fp32", mm_engine_isa(MM_F32), "bf16",
+        mm_engine_isa(MM_BF16), "fp32_gflops", mm_json_of_real(p->fp32_flops * 1e-9), "bf16_gflops",
+        mm_json_of_real(p->bf16_flops * 1e-9), "read_gbs", mm_json_of_real(p->read_bytes * 1e-9));
+}
+
+static void print_json(const checks *all, const powers *p, size_t problems)
 {
     static const char *const VERDICTS[] = {"ok", "note", "problem"};
     json_t *list = json_array();
@@ -252,8 +343,8 @@ static void print_json(const checks *all, size_t problems)
                                               "value", mm_json_of_text(c->value), "fix",
                                               c->fix[0] ? mm_json_of_text(c->fix) : json_null()));
     }
-    json_t *object =
-        json_pack("{s:{s:I, s:o}}", "doctor", "problems", (json_int_t)problems, "checks", list);
+    json_t *object = json_pack("{s:{s:I, s:o, s:o}}", "doctor", "problems", (json_int_t)problems,
+                               "machine", json_of_powers(p), "checks", list);
     mm_out_json(object);
     json_decref(object);
 }
@@ -262,9 +353,10 @@ mm_status mm_cmd_doctor(const mm_context *context, const mm_args *args, mm_err *
 {
     (void)args;
     facts f = {0};
+    powers p = {0};
     checks all = {.count = 0};
     mm_environment(take_fact, &f);
-    check_machine(&all, &f);
+    check_machine(&all, &f, &p);
     check_memory(&all, &f);
     check_disk(&all, context);
     check_libraries(&all, &f);
@@ -274,7 +366,7 @@ mm_status mm_cmd_doctor(const mm_context *context, const mm_args *args, mm_err *
     for (size_t i = 0; i < all.count; i++)
         problems += all.list[i].verdict == PROBLEM;
     if (context->json)
-        print_json(&all, problems);
+        print_json(&all, &p, problems);
     else
         print_text(context, &all);
     if (problems > 0)

@@ -7,10 +7,12 @@
 #include "store/store.h"
 
 #include <ctype.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
@@ -142,6 +144,26 @@ void mm_environment(void (*each)(void *context, const char *key, const char *val
     if (getcwd(cwd, sizeof cwd)) each(context, "cwd", cwd);
     each(context, "compiler", __VERSION__);
     each(context, "sqlite", mm_sqlite_version());
+}
+
+int32_t mm_cpu_allowed(void)
+{
+    cpu_set_t allowed;
+    if (sched_getaffinity(0, sizeof allowed, &allowed) == 0) return CPU_COUNT(&allowed);
+    return (int32_t)sysconf(_SC_NPROCESSORS_ONLN); // more processors than the set has room for
+}
+
+bool mm_amx_permitted(void)
+{
+#if defined(__x86_64__) && defined(SYS_arch_prctl)
+    enum { GET_PERMISSION = 0x1022 /* ARCH_GET_XCOMP_PERM */, TILE_DATA = 18 };
+    uint64_t granted = 0;
+    if (mm_engine_isa(MM_BF16) && syscall(SYS_arch_prctl, GET_PERMISSION, &granted) != 0)
+        return false;
+    return (granted >> TILE_DATA & 1) != 0;
+#else
+    return false;
+#endif
 }
 
 // First line of a file without its newline; "" when unreadable.
