@@ -43,9 +43,13 @@ typedef struct mm_decode_kernels {
      * the cache. */
     void (*cache_attend)(const mm_cache_args *args);
     mm_op_need (*cache_need)(int64_t capacity, int32_t head_dim);
-    /* log(sum(e^v)) of `n` values in `real`; not finite when one is NaN or +infinite. */
+    /* For choosing among `n` > 0 values in `real`, which are not NaN: the index of the first that
+     * is highest, and of the first from `from` on that is above `bound` (n: none). */
+    int64_t (*highest)(const void *values, int64_t n);
+    int64_t (*next_above)(const void *values, int64_t from, int64_t n, double bound);
+    /* log(sum(e^v)); not finite when a value is NaN or +infinite. */
     double (*log_sum_exp)(const void *values, int64_t n);
-    /* Turns `n` values in `real` into e^(v - the highest of them). */
+    /* Turns the values into e^(v - the highest of them). */
     void (*exponentials)(void *values, int64_t n);
 } mm_decode_kernels;
 

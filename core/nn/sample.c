@@ -151,53 +151,49 @@ static int32_t popped(const mm_sampler *sampler, int32_t i)
     return sampler->heap[sampler->n_candidates - 1 - i];
 }
 
-static int32_t best_of(const float *scores, int32_t count)
-{
-    int32_t best = 0;
-    for (int32_t i = 1; i < count; i++)
-        if (scores[i] > scores[best]) best = i;
-    return best;
-}
+/* What the kernels do with scores, always in fp32. */
+static const mm_decode_kernels *kernels(void) { return mm_backend_of(MM_F32)->decode; }
 
 static double weight_of(const mm_sampler *sampler, int32_t id, float top)
 {
     return exp((double)sampler->scores[id] - (double)top);
 }
 
-/* The k-th highest score, 0 < k < V: the lowest of a heap of the k highest. */
+/* The k-th highest score, 0 < k < V: the lowest of a heap of the k highest, worst first. */
 static float kth_score(const mm_sampler *sampler, int32_t k)
 {
-    int32_t *heap = sampler->heap; // worst first
-    for (int32_t i = 0; i < sampler->vocab; i++) {
-        const float score = sampler->scores[i];
+    const float *scores = sampler->scores;
+    int32_t *heap = sampler->heap;
+    for (int32_t i = 0; i < k; i++) { // rises from the end
         int32_t at = i;
-        if (i < k) { // rises from the end
-            for (; at > 0 && score < sampler->scores[heap[(at - 1) / 2]]; at = (at - 1) / 2)
-                heap[at] = heap[(at - 1) / 2];
-        } else { // sinks from the top, in place of the worst
-            if (!(score > sampler->scores[heap[0]])) continue;
-            at = 0;
-            for (int32_t child = 1; child < k; child = 2 * at + 1) {
-                if (child + 1 < k &&
-                    sampler->scores[heap[child + 1]] < sampler->scores[heap[child]])
-                    child++;
-                if (!(sampler->scores[heap[child]] < score)) break;
-                heap[at] = heap[child];
-                at = child;
-            }
-        }
+        for (; at > 0 && scores[i] < scores[heap[(at - 1) / 2]]; at = (at - 1) / 2)
+            heap[at] = heap[(at - 1) / 2];
         heap[at] = i;
     }
-    return sampler->scores[heap[0]];
+    const int64_t n = sampler->vocab;
+    for (int64_t i = k; (i = kernels()->next_above(scores, i, n, (double)scores[heap[0]])) < n;
+         i++) { // sinks from the top, in place of the worst
+        int32_t at = 0;
+        for (int32_t child = 1; child < k; child = 2 * at + 1) {
+            if (child + 1 < k && scores[heap[child + 1]] < scores[heap[child]]) child++;
+            if (!(scores[heap[child]] < scores[i])) break;
+            heap[at] = heap[child];
+            at = child;
+        }
+        heap[at] = (int32_t)i;
+    }
+    return scores[heap[0]];
 }
 
-/* Sorts what top-k keeps: k candidates and all that tie with the k-th. Returns how many. */
+/* Sorts what top-k keeps: k candidates and all that tie with the k-th, none of those that have no
+ * weight. Returns how many. */
 static int32_t pop_top_k(mm_sampler *sampler, int32_t k)
 {
-    const float lowest = kth_score(sampler, k);
+    const double bound = (double)nextafterf(kth_score(sampler, k), -INFINITY);
+    const int64_t n = sampler->vocab;
     int32_t count = 0;
-    for (int32_t i = 0; i < sampler->vocab; i++)
-        if (!(sampler->scores[i] < lowest)) sampler->heap[count++] = i;
+    for (int64_t i = 0; (i = kernels()->next_above(sampler->scores, i, n, bound)) < n; i++)
+        sampler->heap[count++] = (int32_t)i;
     heap_build(sampler, count);
     while (sampler->n_heap > 0)
         heap_pop(sampler);
@@ -208,7 +204,7 @@ static int32_t pop_top_k(mm_sampler *sampler, int32_t k)
 static int32_t draw_from_all(mm_sampler *sampler, double uniform)
 {
     float *weights = sampler->scores;
-    mm_backend_of(MM_F32)->decode->exponentials(weights, sampler->vocab);
+    kernels()->exponentials(weights, sampler->vocab);
     double total = 0;
     for (int32_t i = 0; i < sampler->vocab; i++)
         total += (double)weights[i];
@@ -228,7 +224,7 @@ static double candidates_of_all(mm_sampler *sampler, float top)
     for (int32_t i = 0; i < sampler->vocab; i++)
         sampler->heap[i] = i;
     heap_build(sampler, sampler->vocab);
-    const double sum = mm_backend_of(MM_F32)->decode->log_sum_exp(sampler->scores, sampler->vocab);
+    const double sum = kernels()->log_sum_exp(sampler->scores, sampler->vocab);
     return exp(sum - (double)top);
 }
 
@@ -283,12 +279,12 @@ static void fill_scores(mm_sampler *sampler, const float *logits, const mm_sampl
 mm_status mm_sampler_draw(mm_sampler *sampler, const float *logits, const mm_sampling *sampling,
                           int64_t position, mm_choice *out, mm_err *err)
 {
-    const double normalizer = mm_backend_of(MM_F32)->decode->log_sum_exp(logits, sampler->vocab);
+    const double normalizer = kernels()->log_sum_exp(logits, sampler->vocab);
     if (!isfinite(normalizer))
         return MM_FAIL(err, MM_ENAN, "the logits at position %lld are not finite",
                        (long long)position);
     fill_scores(sampler, logits, sampling);
-    out->id = best_of(sampler->scores, sampler->vocab);
+    out->id = (int32_t)kernels()->highest(sampler->scores, sampler->vocab);
     if (sampling->temperature > 0) {
         mm_rng rng;
         mm_rng_init(&rng, sampling->seed, MM_RNG_SAMPLE, (uint64_t)position);

@@ -268,6 +268,37 @@ static mm_op_need cache_need(int64_t capacity, int32_t head_dim)
     return (mm_op_need){.thread_bytes = (size_t)(QUERIES * reals) * sizeof(real)};
 }
 
+// The first i >= from with v[i] > bound, or n. Stretches of vectors without one are passed over.
+static int64_t first_above(const real *v, int64_t from, int64_t n, real bound)
+{
+    enum { STRETCH = 4 };
+    int64_t i = from;
+    for (; i + STRETCH * VL <= n; i += STRETCH * VL) {
+        ivec is_above = {0};
+        for (int s = 0; s < STRETCH; s++)
+            is_above |= vec_load(v + i + s * VL) > bound;
+        real_bits any = 0;
+        for (int lane = 0; lane < VL; lane++)
+            any |= is_above[lane];
+        if (any) break;
+    }
+    while (i < n && !(v[i] > bound))
+        i++;
+    return i;
+}
+
+static int64_t next_above(const void *values, int64_t from, int64_t n, double bound)
+{
+    return first_above(values, from, n, (real)bound);
+}
+
+static int64_t highest(const void *values, int64_t n)
+{
+    const real top = highest_of(values, n);
+    const int64_t i = first_above(values, 0, n, real_next(top, MINUS_INFINITY));
+    return i < n ? i : 0; // all are -infinite
+}
+
 static double log_sum_exp(const void *values, int64_t n)
 {
     const real *v = values;
@@ -291,6 +322,8 @@ const mm_decode_kernels MM_KERNEL(decode_kernels) = {
     .cache_put = cache_put,
     .cache_attend = cache_attend,
     .cache_need = cache_need,
+    .highest = highest,
+    .next_above = next_above,
     .log_sum_exp = log_sum_exp,
     .exponentials = exponentials,
 };

@@ -17,11 +17,13 @@ typedef double real;
 typedef int64_t real_bits; /* integer of the same width */
 #define real_sqrt sqrt
 #define real_log  log
+#define real_next nextafter
 #else
 typedef float real;
 typedef int32_t real_bits;
 #define real_sqrt sqrtf
 #define real_log  logf
+#define real_next nextafterf
 #endif
 
 #if MM_KERNEL_BF16

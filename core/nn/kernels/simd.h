@@ -11,7 +11,7 @@
 
 #include <stdbool.h>
 #include <string.h>
-#if MM_KERNEL_BF16 && defined(__AVX512BF16__)
+#if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
@@ -50,7 +50,11 @@ typedef uint32_t wide_lanes __attribute__((vector_size(MM_VECTOR_BYTES)));
 
 static inline vec act_widen(act_lanes a)
 {
+#if defined(__AVX512F__) // compilers make the conversion of 16 lanes out of two of 8
+    return (vec)_mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)a), 16);
+#else
     return (vec)(__builtin_convertvector(a, wide_lanes) << 16);
+#endif
 }
 
 /* Rounds to the nearest bfloat16, ties to even; NaN stays NaN. */
@@ -106,23 +110,57 @@ static inline vec vec_select(ivec mask, vec a, vec b)
     return (vec)((mask & (ivec)a) | (~mask & (ivec)b));
 }
 
-static inline vec vec_max(vec a, vec b) { return vec_select(a > b, a, b); }
+/* a > b ? a : b in each lane: b where one of them is not a number. */
+static inline vec vec_max(vec a, vec b)
+{
+#if defined(__x86_64__) && !MM_KERNEL_F64 && MM_VECTOR_BYTES == 64
+    return (vec)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(__x86_64__) && !MM_KERNEL_F64 && MM_VECTOR_BYTES == 32
+    return (vec)_mm256_max_ps((__m256)a, (__m256)b);
+#elif defined(__x86_64__) && !MM_KERNEL_F64
+    return (vec)_mm_max_ps((__m128)a, (__m128)b);
+#else
+    return vec_select(a > b, a, b);
+#endif
+}
+
+/* Reductions go by halves: lane i with lane i + VL/2, and so on; down to four lanes in vectors. */
+#if MM_KERNEL_F64
+enum { VEC_PART = 2 };
+#else
+enum { VEC_PART = 4 };
+#endif
+typedef real vec_part __attribute__((vector_size(VEC_PART * sizeof(real))));
+typedef real_bits vec_part_bits __attribute__((vector_size(VEC_PART * sizeof(real))));
 
 static inline real vec_sum(vec v)
 {
-    real lanes[VL];
-    memcpy(lanes, &v, sizeof v);
-    for (int width = VL / 2; width > 0; width /= 2)
+    vec_part part[VL / VEC_PART];
+    memcpy(part, &v, sizeof v);
+    for (int width = VL / VEC_PART / 2; width > 0; width /= 2)
         for (int i = 0; i < width; i++)
-            lanes[i] += lanes[i + width];
-    return lanes[0];
+            part[i] += part[i + width];
+    const vec_part last = part[0];
+#if MM_KERNEL_F64
+    return last[0] + last[1];
+#else
+    return (last[0] + last[2]) + (last[1] + last[3]);
+#endif
 }
 
 static inline real vec_highest(vec v)
 {
-    real highest = v[0];
-    for (int i = 1; i < VL; i++)
-        highest = v[i] > highest ? v[i] : highest;
+    vec_part part[VL / VEC_PART];
+    memcpy(part, &v, sizeof v);
+    for (int width = VL / VEC_PART / 2; width > 0; width /= 2)
+        for (int i = 0; i < width; i++) {
+            const vec_part_bits is_more = part[i] > part[i + width];
+            part[i] = (vec_part)((is_more & (vec_part_bits)part[i]) |
+                                 (~is_more & (vec_part_bits)part[i + width]));
+        }
+    real highest = part[0][0];
+    for (int j = 1; j < VEC_PART; j++)
+        highest = part[0][j] > highest ? part[0][j] : highest;
     return highest;
 }
 
