@@ -52,11 +52,11 @@ enum {
     MM_OP_MAX_IN = 2,
     MM_OP_MAX_OUT = 3,
     MM_OP_MAX_PARAM = 2,
-    MM_OP_MAX_TOKENS = 1 << 20, /* bounds of the dropout counter, see kernels/dropout.h */
+    MM_OP_MAX_TOKENS = 1 << 20, /* bounds of the dropout counter, see kernels/ops.h */
     MM_OP_MAX_HEADS = 256,
     MM_OP_MAX_COLUMNS = 1 << 22,
     MM_OP_ROW_BLOCK = 64, /* rows of one work item of the row-wise operations */
-    MM_OP_MAX_QUERY_BLOCK = 96
+    MM_OP_MAX_QUERY_BLOCK = 256
 };
 
 /* What does not change between batches. */
@@ -87,7 +87,7 @@ typedef struct mm_op_need {
     size_t thread_bytes;
 } mm_op_need;
 
-/* At most mm_backend.query_block neighbouring queries of one segment. */
+/* mm_backend.query_block neighbouring queries of one segment; fewer in its last block only. */
 typedef struct mm_query_block {
     int32_t segment_begin;
     int32_t begin;
@@ -169,7 +169,7 @@ typedef struct mm_backend {
     mm_dtype dtype;
     size_t real_bytes;   /* of one `real` */
     size_t act_bytes;    /* of one `act` */
-    int32_t query_block; /* query rows attended together, a multiple of the register tile */
+    int32_t query_block; /* query rows attended together */
     mm_op_slot ops[MM_OP_COUNT];
     /* c (m,n) (+)= a (m,k) b (k,n). The order of summation depends on k alone. Scratch: gemm_need.
      */

@@ -1,7 +1,5 @@
-/* Embedding, linear, SwiGLU and dropout. Contracts: core/nn/ops.h. */
+/* Embedding, linear and SwiGLU. Contracts: core/nn/ops.h. */
 #include "core/nn/kernels/ops.h"
-
-#include "core/base/rng.h"
 
 enum { EMBED_COLUMNS = 64 }; // columns of one work item of the embedding's backward
 
@@ -196,67 +194,4 @@ mm_op_need MM_KERNEL(swiglu_need)(const mm_op_attr *attr, int64_t max_tokens)
     (void)attr;
     (void)max_tokens;
     return NO_NEED;
-}
-
-void op_dropout_row(const mm_pass *pass, const mm_op_attr *attr, int64_t row, real *out, int64_t n)
-{
-    const double threshold = attr->dropout * 0x1p32;
-    const real kept = (real)(1.0 / (1.0 - attr->dropout));
-    const uint64_t base = (uint64_t)attr->site << 48 | (uint64_t)row << 20;
-    for (int64_t i = 0; i < n; i += 4) {
-        uint32_t bits[4];
-        mm_philox(pass->seed, MM_RNG_DROPOUT, pass->micro_step, base | (uint64_t)i / 4, bits);
-        for (int64_t j = 0; j < least(4, n - i); j++)
-            out[i + j] = bits[j] < threshold ? 0 : kept;
-    }
-}
-
-typedef struct dropout_job {
-    const mm_op_args *args;
-    matrix from;
-    target to;
-} dropout_job;
-
-static void dropout_item(void *context, int64_t item, int32_t thread)
-{
-    const dropout_job *job = context;
-    const mm_pass *pass = job->args->pass;
-    const int64_t C = job->args->attr->n_out;
-    real *mask = (real *)(void *)(pass->work.thread + (size_t)thread * pass->work.thread_bytes);
-    const row_range rows = rows_of(item, pass->batch->n_tokens);
-    for (int64_t i = 0; !pass->dropout_on && i < C; i++)
-        mask[i] = 1;
-    for (int64_t t = rows.begin; t < rows.end; t++) {
-        const matrix from = gemm_from(job->from, t, 0);
-        const target to = gemm_at(job->to, t, 0);
-        if (pass->dropout_on) op_dropout_row(pass, job->args->attr, t, mask, C);
-        for (int64_t i = 0; i < C; i += VL) {
-            vec v = row_load(from.data, i, C - i, from.is_real) * vec_load_n(mask + i, C - i, 0);
-            if (to.add) v += row_load(to.data, i, C - i, to.is_real);
-            row_store(to.data, i, v, C - i, to.is_real);
-        }
-    }
-}
-
-void MM_KERNEL(dropout_forward)(const mm_op_args *args)
-{
-    const int64_t C = args->attr->n_out;
-    const bool is_real = args->attr->is_real;
-    dropout_job job = {args, {args->in[0], C, 1, is_real}, {args->out[0], C, is_real, false}};
-    mm_pool_run(args->pass->work.pool, row_items(args->pass->batch->n_tokens), dropout_item, &job);
-}
-
-void MM_KERNEL(dropout_backward)(const mm_op_args *args)
-{
-    const int64_t C = args->attr->n_out;
-    dropout_job job = {args,
-                       {args->d_out, C, 1, args->d_out_is_real},
-                       {args->d_in[0], C, args->attr->is_real, args->d_in_add[0]}};
-    mm_pool_run(args->pass->work.pool, row_items(args->pass->batch->n_tokens), dropout_item, &job);
-}
-
-mm_op_need MM_KERNEL(dropout_need)(const mm_op_attr *attr, int64_t max_tokens)
-{
-    (void)max_tokens;
-    return (mm_op_need){.thread_bytes = (size_t)attr->n_out * sizeof(real)};
 }

@@ -4,8 +4,8 @@
 
 #include "core/nn/kernels/gemm.h"
 
-/* Query rows attended together: whole register tiles of the matrix kernels. */
-enum { QUERY_BLOCK = MM_KERNEL_BF16 ? 64 : 72 };
+/* Queries of one work item of attention, and in backward keys. */
+enum { QUERY_BLOCK = 256 };
 
 #define MM_DECLARE_OP(name)                                                                        \
     void MM_KERNEL(name##_forward)(const mm_op_args *args);                                        \
@@ -87,10 +87,12 @@ static inline void add_parts(real *out, const real *parts, int64_t n_parts, int6
             out[i] += parts[p * n + i];
 }
 
-/* 0 or 1/(1-p) for columns [0, n) of row `row` at a dropout site: a pure function of
+/* 0 or 1/(1-p) for columns [first, first + n) of row `row` at a dropout site: a pure function of
  * (seed, micro-step, site, row, column), so that backward draws the same mask again. The counter
- * holds the site in its top 16 bits, the row in 28 and a quarter of the column in 20. */
+ * holds the site in its top 16 bits, the row in 28 and a quarter of the column in 20. `first` is a
+ * multiple of 4. */
 #define op_dropout_row MM_KERNEL(dropout_row)
-void op_dropout_row(const mm_pass *pass, const mm_op_attr *attr, int64_t row, real *out, int64_t n);
+void op_dropout_row(const mm_pass *pass, const mm_op_attr *attr, int64_t row, int64_t first,
+                    real *out, int64_t n);
 
 #endif
