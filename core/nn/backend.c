@@ -131,9 +131,14 @@ int32_t mm_backends(const mm_backend **out, int32_t capacity)
     if (has_amx()) found[n++] = &mm_backend_bf16_amx;
 #endif
 #if MM_KERNELS_PAIRS
-    if (has_avx512bf16()) found[n++] = &mm_backend_bf16_avx512bf16;
+    // Without tiles Intel's processors multiply pairs at half the rate of fp32.
+    const bool has_fast_pairs = has_avx512bf16() && __builtin_cpu_is("amd");
+    if (has_fast_pairs) found[n++] = &mm_backend_bf16_avx512bf16;
 #endif
     if (has_avx512()) found[n++] = &mm_backend_bf16_avx512;
+#if MM_KERNELS_PAIRS
+    if (has_avx512bf16() && !has_fast_pairs) found[n++] = &mm_backend_bf16_avx512bf16;
+#endif
     if (has_avx2) found[n++] = &mm_backend_bf16_avx2;
 #endif
     found[n++] = &mm_backend_f32_generic;
@@ -174,6 +179,8 @@ static void choose(void)
     const int32_t ceiling = wish ? rank_of(wish) : RANKS;
     for (int32_t i = n - 1; i >= 0; i--)
         if (rank_of(all[i]->isa) <= ceiling) chosen[all[i]->dtype] = all[i];
+    for (int32_t i = 0; i < n; i++) // which need not be the best below its own name
+        if (wish && strcmp(all[i]->isa, wish) == 0) chosen[all[i]->dtype] = all[i];
 }
 
 const mm_backend *mm_backend_of(mm_dtype dtype)

@@ -104,6 +104,14 @@ static act element_at(matrix from, int64_t line, int64_t k)
     return act_narrow(vec_set(((const real *)from.data)[at]))[0];
 }
 
+// Fetches what the next 32 k need into the second-level cache: where neighbouring k are far apart,
+// the processor does not guess it.
+static inline void prefetch_line(matrix from, int64_t line, int64_t k)
+{
+    enum { READ = 0, SECOND_LEVEL = 2 };
+    __builtin_prefetch(gemm_from(from, line, k).data, READ, SECOND_LEVEL);
+}
+
 // Up to 16 lines and 32 k of a view, padded with zeros, as 16 rows of 16 pairs `stride` elements
 // apart: one row per line or, turned, one per pair of k. Inlined for each kind of source.
 static inline __attribute__((always_inline)) void
@@ -122,6 +130,8 @@ pack_square(matrix from, int64_t lines, int64_t k, bool turned, uint16_t *out, i
     if (by_k) {
         for (int i = 0; i < SQUARE * SV; i++) {
             const int64_t at = 2 * (i / SV) * from.col_stride + i % SV * VL;
+            prefetch_line(from, i % SV * VL, TILE_K + 2 * (i / SV));
+            prefetch_line(from, i % SV * VL, TILE_K + 2 * (i / SV) + 1);
             square[i] = pairs_across(lanes_at(from.data, at, from.is_real),
                                      lanes_at(from.data, at + from.col_stride, from.is_real));
         }
@@ -421,7 +431,7 @@ static void block(const stretch *part, int64_t rows, int64_t columns, const uint
 }
 
 // Fetches the rows of a block of c, whose addresses are too far apart for the processor to guess.
-static void prefetch(target c, int64_t rows)
+static void prefetch_block(target c, int64_t rows)
 {
     enum { LINE = 64 };
     const size_t bytes = PANEL * (c.is_real ? sizeof(real) : sizeof(act));
@@ -482,8 +492,8 @@ static void product_run(const product *job, void *scratch)
         const int64_t tiles_count = round_up(part.k, TILE_K) * BLOCK_ROWS;
         for (int64_t j = 0; j < job->n; j += PANEL)
             for (int64_t i = 0; i < job->m; i += BLOCK_ROWS) {
-                prefetch(gemm_at(job->c, i + BLOCK_ROWS, j),
-                         least(BLOCK_ROWS, job->m - i - BLOCK_ROWS));
+                prefetch_block(gemm_at(job->c, i + BLOCK_ROWS, j),
+                               least(BLOCK_ROWS, job->m - i - BLOCK_ROWS));
                 block(&part, least(BLOCK_ROWS, job->m - i), least(PANEL, job->n - j),
                       a + i / BLOCK_ROWS * tiles_count, panels + j / PANEL * panel_count,
                       keeps ? sums + j * rows + i * PANEL : sums, gemm_at(job->c, i, j));
