@@ -54,6 +54,11 @@ const mm_option mm_eval_options[] = {
      .max = 100,
      .help = "0: greedy (0.85)"},
     {.name = "cache", .type = MM_OPTION_PATH, .value = "DIR", .help = "folder of the token caches"},
+    {.name = "dtype",
+     .type = MM_OPTION_CHOICE,
+     .value = "fp32|bf16",
+     .choices = "fp32,bf16",
+     .help = "precision of products and activations (the run's)"},
     {.name = "threads",
      .type = MM_OPTION_INT,
      .value = "N",
@@ -125,10 +130,11 @@ static mm_status score(const mm_context *context, const mm_args *args, mm_store 
     mm_progress *progress = NULL;
     mm_status status = MM_OK;
     MM_GO(open_batcher(context, args, store, loaded, &corpus, &batcher, err));
-    const mm_engine_options options = {.max_tokens =
-                                           (int32_t)(mm_config_int(loaded->config, "batch_size") *
-                                                     mm_config_int(loaded->config, "max_seq_len")),
-                                       .threads = (int32_t)mm_args_int(args, "threads", 0)};
+    const mm_engine_options options = {
+        .max_tokens = (int32_t)(mm_config_int(loaded->config, "batch_size") *
+                                mm_config_int(loaded->config, "max_seq_len")),
+        .threads = (int32_t)mm_args_int(args, "threads", 0),
+        .bf16 = mm_loaded_dtype(loaded, mm_args_text(args, "dtype")) == MM_BF16};
     MM_GO(mm_engine_new(&engine, loaded->model, &options, err));
     MM_GO(mm_progress_new(&progress, context, "eval", err));
     MM_GO(mm_score_batches(engine, batcher, corpus.tokenizer, progress, out, err));
@@ -140,13 +146,73 @@ done:
     return status;
 }
 
+// The lines of a file with their prompts; empty lines are none.
+static mm_status split_prompts(char *lines, const char *path, mm_sample *samples, size_t *n,
+                               mm_err *err)
+{
+    int line_number = 0;
+    *n = 0;
+    for (char *line = lines; line && *line;) {
+        char *newline = strchr(line, '\n');
+        line_number++;
+        if (newline) *newline = '\0';
+        line[strcspn(line, "\r")] = '\0';
+        if (mm_utf8_valid(line, strlen(line)) != strlen(line))
+            return MM_FAIL(err, MM_EFORMAT, "%s line %d: not valid UTF-8", path, line_number);
+        if (*line) samples[(*n)++].prompt = line;
+        line = newline ? newline + 1 : NULL;
+    }
+    return MM_OK;
+}
+
+static size_t count_lines(const char *text)
+{
+    size_t n = 1;
+    for (const char *at = strchr(text, '\n'); at; at = strchr(at + 1, '\n'))
+        n++;
+    return n;
+}
+
+static void show_answer(const mm_sample *sample)
+{
+    mm_str shown = {0};
+    mm_utf8_add_printable(&shown, sample->prompt, strlen(sample->prompt));
+    mm_str_add(&shown, " → ");
+    mm_utf8_add_printable(&shown, mm_str_text(&sample->text), sample->text.length);
+    mm_str_add_char(&shown, '\n');
+    mm_out_text(&shown);
+    mm_str_drop(&shown);
+}
+
+// Records and shows answers [first, first + n) of all.
+static mm_status keep_answers(const mm_context *context, mm_store *store, const mm_loaded *loaded,
+                              const mm_sampling *sampling, const mm_sample *samples, size_t first,
+                              size_t n, json_t *answers, mm_err *err)
+{
+    for (size_t i = 0; i < n; i++) {
+        const mm_sample *sample = &samples[i];
+        MM_TRY(mm_sample_record(store, loaded->run.id, loaded->checkpoint.step,
+                                (int32_t)(first + i), sample->prompt, &sample->text, sampling,
+                                &sample->generation, err));
+        if (!context->json) show_answer(sample);
+        json_array_append_new(answers, json_pack("{s:s,s:s,s:i,s:s}", "prompt", sample->prompt,
+                                                 "text", mm_str_text(&sample->text), "tokens",
+                                                 sample->generation.n_tokens, "finish_reason",
+                                                 mm_finish_text(sample->generation.finish)));
+    }
+    return MM_OK;
+}
+
 static mm_status answer(const mm_context *context, const mm_args *args, mm_store *store,
                         mm_loaded *loaded, json_t *answers, mm_err *err)
 {
+    enum { PROMPTS_AT_A_TIME = 256 }; // recorded together
+    const char *path = mm_args_text(args, "prompts");
     char *lines = NULL;
     size_t bytes = 0;
+    size_t n = 0;
     mm_generator *generator = NULL;
-    mm_str text = {0};
+    mm_sample *samples = NULL;
     mm_status status = MM_OK;
     mm_sampling sampling = mm_sampling_default();
     sampling.max_new_tokens = (int32_t)mm_args_int(args, "max-new-tokens", 64);
@@ -154,46 +220,27 @@ static mm_status answer(const mm_context *context, const mm_args *args, mm_store
     sampling.seed = loaded->run.seed;
     const int32_t room =
         (int32_t)mm_config_int(loaded->config, "max_seq_len") + sampling.max_new_tokens;
-    MM_GO(mm_file_read(mm_args_text(args, "prompts"), PROMPT_FILE_BYTES, &lines, &bytes, err));
-    MM_GO(mm_generator_new(&generator, loaded->model, room,
-                           (int32_t)mm_args_int(args, "threads", 0), err));
-    int32_t index = 0;
-    int line_number = 0;
-    for (char *line = lines; line && *line;) {
-        char *newline = strchr(line, '\n');
-        mm_generation generation;
-        line_number++;
-        if (newline) *newline = '\0';
-        line[strcspn(line, "\r")] = '\0';
-        if (mm_utf8_valid(line, strlen(line)) != strlen(line)) {
-            status = MM_FAIL(err, MM_EFORMAT, "%s line %d: not valid UTF-8",
-                             mm_args_text(args, "prompts"), line_number);
-            goto done;
-        }
-        if (*line) {
-            mm_str_clear(&text);
-            MM_GO(mm_sample_text(generator, room, loaded->tokenizer, line, &sampling, NULL, NULL,
-                                 &text, &generation, err));
-            MM_GO(mm_sample_record(store, loaded->run.id, loaded->checkpoint.step, index++, line,
-                                   &text, &sampling, &generation, err));
-            if (!context->json) {
-                mm_str shown = {0};
-                mm_utf8_add_printable(&shown, line, strlen(line));
-                mm_str_add(&shown, " → ");
-                mm_utf8_add_printable(&shown, mm_str_text(&text), text.length);
-                mm_str_add_char(&shown, '\n');
-                mm_out_text(&shown);
-                mm_str_drop(&shown);
-            }
-            json_array_append_new(answers,
-                                  json_pack("{s:s,s:s,s:i,s:s}", "prompt", line, "text",
-                                            mm_str_text(&text), "tokens", generation.n_tokens,
-                                            "finish_reason", mm_finish_text(generation.finish)));
-        }
-        line = newline ? newline + 1 : NULL;
+    MM_GO(mm_file_read(path, PROMPT_FILE_BYTES, &lines, &bytes, err));
+    samples = mm_calloc(count_lines(lines), sizeof *samples);
+    if (!samples) {
+        status = MM_FAIL(err, MM_ENOMEM, "%s: no memory for its lines", path);
+        goto done;
+    }
+    MM_GO(split_prompts(lines, path, samples, &n, err));
+    MM_GO(mm_sample_generator(&generator, loaded->model, n, room,
+                              (int32_t)mm_args_int(args, "threads", 0),
+                              mm_loaded_dtype(loaded, mm_args_text(args, "dtype")), err));
+    for (size_t first = 0; first < n; first += PROMPTS_AT_A_TIME) {
+        const size_t count = n - first < PROMPTS_AT_A_TIME ? n - first : PROMPTS_AT_A_TIME;
+        MM_GO(mm_sample_texts(generator, room, loaded->tokenizer, samples + first, count, &sampling,
+                              err));
+        MM_GO(keep_answers(context, store, loaded, &sampling, samples + first, first, count,
+                           answers, err));
     }
 done:
-    mm_str_drop(&text);
+    for (size_t i = 0; i < n; i++)
+        mm_str_drop(&samples[i].text);
+    mm_free(samples);
     mm_generator_free(generator);
     mm_free(lines);
     return status;

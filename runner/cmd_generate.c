@@ -48,6 +48,11 @@ const mm_option mm_generate_options[] = {
      .min = 0,
      .max = 9e15,
      .help = "seed of the draws (42)"},
+    {.name = "dtype",
+     .type = MM_OPTION_CHOICE,
+     .value = "fp32|bf16",
+     .choices = "fp32,bf16",
+     .help = "precision of products and activations (the run's)"},
     {.name = "threads",
      .type = MM_OPTION_INT,
      .value = "N",
@@ -126,8 +131,9 @@ mm_status mm_cmd_generate(const mm_context *context, const mm_args *args, mm_err
     }
     const bool fits = sampling.max_new_tokens < limit - context_tokens;
     const int32_t room = fits ? context_tokens + sampling.max_new_tokens : limit;
-    MM_GO(mm_generator_new(&generator, loaded.model, room, (int32_t)mm_args_int(args, "threads", 0),
-                           err));
+    MM_GO(mm_sample_generator(&generator, loaded.model, 1, room,
+                              (int32_t)mm_args_int(args, "threads", 0),
+                              mm_loaded_dtype(&loaded, mm_args_text(args, "dtype")), err));
     mm_signals_install();
     if (!context->json) mm_out("%s", given);
     MM_GO(mm_sample_text(generator, room, loaded.tokenizer, given, &sampling, stream_out,

@@ -109,3 +109,9 @@ void mm_loaded_drop(mm_loaded *loaded)
     mm_arena_drop(&loaded->arena);
     *loaded = (mm_loaded){0};
 }
+
+mm_dtype mm_loaded_dtype(const mm_loaded *loaded, const char *wish)
+{
+    const char *dtype = wish ? wish : loaded->run.dtype;
+    return dtype && strcmp(dtype, "bf16") == 0 ? MM_BF16 : MM_F32;
+}

@@ -20,6 +20,8 @@ typedef struct mm_loaded {
 MM_NODISCARD mm_status mm_load_run(mm_loaded *out, mm_store *store, const char *reference,
                                    mm_err *err);
 void mm_loaded_drop(mm_loaded *loaded);
+/* What to compute in: `wish` ("fp32", "bf16") or, where it is NULL, as the run was trained. */
+mm_dtype mm_loaded_dtype(const mm_loaded *loaded, const char *wish);
 
 /* Value of a run's parameter that is not a hyperparameter ("tokenizer_hash", "prompts"); NULL when
  * absent. */

@@ -3,6 +3,23 @@
 
 #include <string.h>
 
+enum {
+    ROWS_MAX = 32,              // answered at a time: products gain little from more
+    CACHE_BYTES_MAX = 256 << 20 // of all rows
+};
+
+mm_status mm_sample_generator(mm_generator **out, const mm_model *model, size_t n_prompts,
+                              int32_t max_tokens, int32_t threads, mm_dtype dtype, mm_err *err)
+{
+    mm_generator_options options = {
+        .max_tokens = max_tokens, .threads = threads, .bf16 = dtype == MM_BF16};
+    const int64_t fitting =
+        CACHE_BYTES_MAX / mm_generator_row_bytes(mm_model_config_of(model), &options);
+    options.rows = n_prompts < ROWS_MAX ? (int32_t)n_prompts : ROWS_MAX;
+    if (options.rows > fitting) options.rows = (int32_t)fitting;
+    return mm_generator_new_batch(out, model, &options, err);
+}
+
 typedef struct answer {
     const mm_tokenizer *tokenizer;
     mm_decode_stream stream;
@@ -28,42 +45,103 @@ static bool take_token(void *context, int32_t id)
     return a->status == MM_OK && hand_on(a, before);
 }
 
-mm_status mm_sample_text(mm_generator *generator, int32_t context_tokens,
-                         const mm_tokenizer *tokenizer, const char *prompt,
-                         const mm_sampling *sampling,
-                         bool (*on_text)(void *context, const char *piece, size_t bytes),
-                         void *context, mm_str *text, mm_generation *out, mm_err *err)
+static mm_status end_answer(answer *a)
 {
-    mm_status status = MM_OK;
-    mm_ids ids = {0};
-    answer a = {
-        .tokenizer = tokenizer, .text = text, .on_text = on_text, .context = context, .err = err};
+    MM_TRY(a->status);
+    const size_t before = a->text->length;
+    mm_decode_stream_end(&a->stream, a->text);
+    hand_on(a, before);
+    return mm_str_check(a->text, a->err);
+}
+
+// Appends the ids of a prompt, with room for at least one new token; the end of a long prompt
+// matters most. Returns how many it added.
+static mm_status add_prompt(mm_ids *ids, const mm_tokenizer *tokenizer, const char *prompt,
+                            int32_t max_tokens, int32_t *count, mm_err *err)
+{
+    const size_t begin = ids->count;
+    if (mm_tokenizer_bos(tokenizer) >= 0) MM_TRY(mm_ids_add(ids, mm_tokenizer_bos(tokenizer), err));
+    MM_TRY(mm_tokenizer_encode(tokenizer, prompt, strlen(prompt), MM_ADDED_AS_TEXT, ids, err));
+    const size_t added = ids->count - begin;
+    if (added == 0)
+        return MM_FAIL(err, MM_EUSAGE, "the prompt is empty and the tokenizer has no begin token");
+    const size_t most = (size_t)max_tokens - 1;
+    const size_t skip = added > most ? added - most : 0;
+    memmove(ids->data + begin, ids->data + begin + skip, (added - skip) * sizeof *ids->data);
+    ids->count -= skip;
+    *count = (int32_t)(added - skip);
+    return MM_OK;
+}
+
+static mm_sampling sampling_for(const mm_sampling *sampling, const mm_tokenizer *tokenizer)
+{
     mm_sampling how = *sampling;
-    if (mm_tokenizer_bos(tokenizer) >= 0) MM_GO(mm_ids_add(&ids, mm_tokenizer_bos(tokenizer), err));
-    MM_GO(mm_tokenizer_encode(tokenizer, prompt, strlen(prompt), MM_ADDED_AS_TEXT, &ids, err));
-    if (ids.count == 0) {
-        status =
-            MM_FAIL(err, MM_EUSAGE, "the prompt is empty and the tokenizer has no begin token");
-        goto done;
-    }
-    // Room for at least one new token; the end of a long prompt matters most.
-    const size_t most = (size_t)context_tokens - 1;
-    const size_t skip = ids.count > most ? ids.count - most : 0;
-    const int32_t n_prompt = (int32_t)(ids.count - skip);
-    if (how.max_new_tokens > context_tokens - n_prompt)
-        how.max_new_tokens = context_tokens - n_prompt;
     // A model may have more rows than its tokenizer has tokens.
     how.n_ids = mm_tokenizer_vocab(tokenizer);
     how.n_stop_ids = 0;
     if (mm_tokenizer_eos(tokenizer) >= 0)
         how.stop_ids[how.n_stop_ids++] = mm_tokenizer_eos(tokenizer);
-    MM_GO(mm_generate(generator, ids.data + skip, n_prompt, &how, take_token, &a, out, err));
-    MM_GO(a.status);
-    const size_t before = text->length;
-    mm_decode_stream_end(&a.stream, text);
-    hand_on(&a, before);
-    MM_GO(mm_str_check(text, err));
+    return how;
+}
+
+mm_status mm_sample_text(mm_generator *generator, int32_t max_tokens, const mm_tokenizer *tokenizer,
+                         const char *prompt, const mm_sampling *sampling,
+                         bool (*on_text)(void *context, const char *piece, size_t bytes),
+                         void *context, mm_str *text, mm_generation *out, mm_err *err)
+{
+    mm_status status = MM_OK;
+    mm_ids ids = {0};
+    int32_t count = 0;
+    answer a = {
+        .tokenizer = tokenizer, .text = text, .on_text = on_text, .context = context, .err = err};
+    const mm_sampling how = sampling_for(sampling, tokenizer);
+    MM_GO(add_prompt(&ids, tokenizer, prompt, max_tokens, &count, err));
+    MM_GO(mm_generate(generator, ids.data, count, &how, take_token, &a, out, err));
+    MM_GO(end_answer(&a));
 done:
+    mm_ids_drop(&ids);
+    return status;
+}
+
+static bool take_batch_token(void *context, int32_t prompt_idx, int32_t id, double logprob)
+{
+    (void)logprob;
+    answer *answers = context;
+    return take_token(&answers[prompt_idx], id);
+}
+
+mm_status mm_sample_texts(mm_generator *generator, int32_t max_tokens,
+                          const mm_tokenizer *tokenizer, mm_sample *samples, size_t n_samples,
+                          const mm_sampling *sampling, mm_err *err)
+{
+    mm_status status = MM_OK;
+    mm_ids ids = {0};
+    const mm_sampling how = sampling_for(sampling, tokenizer);
+    answer *answers = mm_calloc(n_samples + 1, sizeof *answers);
+    mm_prompt *prompts = mm_calloc(n_samples + 1, sizeof *prompts);
+    mm_generation *generations = mm_calloc(n_samples + 1, sizeof *generations);
+    if (!answers || !prompts || !generations) {
+        status = MM_FAIL(err, MM_ENOMEM, "no memory for %zu prompts", n_samples);
+        goto done;
+    }
+    for (size_t i = 0; i < n_samples; i++) {
+        answers[i] = (answer){.tokenizer = tokenizer, .text = &samples[i].text, .err = err};
+        prompts[i].seed = how.seed;
+        MM_GO(add_prompt(&ids, tokenizer, samples[i].prompt, max_tokens, &prompts[i].count, err));
+    }
+    const int32_t *at = ids.data; // which moved while it grew
+    for (size_t i = 0; i < n_samples; at += prompts[i].count, i++)
+        prompts[i].ids = at;
+    MM_GO(mm_generate_batch(generator, prompts, (int32_t)n_samples, &how, take_batch_token, answers,
+                            generations, err));
+    for (size_t i = 0; i < n_samples; i++) {
+        samples[i].generation = generations[i];
+        MM_GO(end_answer(&answers[i]));
+    }
+done:
+    mm_free(generations);
+    mm_free(prompts);
+    mm_free(answers);
     mm_ids_drop(&ids);
     return status;
 }

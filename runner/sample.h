@@ -6,15 +6,30 @@
 #include "core/text/tokenizer.h"
 #include "store/store.h"
 
+/* A generator that answers up to `n_prompts` prompts at a time: as many rows as pay, and as fit
+ * into a moderate amount of memory. `max_tokens` holds prompt and answer. */
+MM_NODISCARD mm_status mm_sample_generator(mm_generator **out, const mm_model *model,
+                                           size_t n_prompts, int32_t max_tokens, int32_t threads,
+                                           mm_dtype dtype, mm_err *err);
+
 /* Pretrained models continue text: [bos] + prompt. on_text (may be NULL) gets each piece of
  * complete characters and may return false to stop. The answer is appended to `text` (valid UTF-8).
- * A prompt too long for the context keeps its end. */
-MM_NODISCARD mm_status mm_sample_text(mm_generator *generator, int32_t context_tokens,
-                                      const mm_tokenizer *tokenizer, const char *prompt,
-                                      const mm_sampling *sampling,
-                                      bool (*on_text)(void *context, const char *piece,
-                                                      size_t bytes),
-                                      void *context, mm_str *text, mm_generation *out, mm_err *err);
+ * A prompt too long for the generator's max_tokens keeps its end. */
+MM_NODISCARD mm_status mm_sample_text(
+    mm_generator *generator, int32_t max_tokens, const mm_tokenizer *tokenizer, const char *prompt,
+    const mm_sampling *sampling, bool (*on_text)(void *context, const char *piece, size_t bytes),
+    void *context, mm_str *text, mm_generation *out, mm_err *err);
+
+typedef struct mm_sample {
+    const char *prompt; /* borrowed */
+    mm_str text;        /* the answer; the caller drops it */
+    mm_generation generation;
+} mm_sample;
+
+/* Answers prompts as mm_sample_text does each, with the same texts, in one batch. */
+MM_NODISCARD mm_status mm_sample_texts(mm_generator *generator, int32_t max_tokens,
+                                       const mm_tokenizer *tokenizer, mm_sample *samples,
+                                       size_t n_samples, const mm_sampling *sampling, mm_err *err);
 /* Adds a row to the generations of a run. */
 MM_NODISCARD mm_status mm_sample_record(mm_store *store, int64_t run_id, int64_t step,
                                         int32_t prompt_idx, const char *prompt, const mm_str *text,

@@ -288,9 +288,11 @@ static mm_status open_engine(session *s, mm_err *err)
     MM_TRY(mm_model_new(&s->model, &shape, MM_F32, err));
     MM_TRY(mm_engine_new(&s->engine, s->model, &options, err));
     const int64_t gen_tokens = mm_config_int(s->config, "gen_tokens");
-    if (json_array_size(s->prompts) > 0 && gen_tokens > 0)
-        MM_TRY(
-            mm_generator_new(&s->generator, s->model, seq_len + (int32_t)gen_tokens, threads, err));
+    const size_t n_prompts = json_array_size(s->prompts);
+    if (n_prompts > 0 && gen_tokens > 0)
+        MM_TRY(mm_sample_generator(&s->generator, s->model, n_prompts,
+                                   seq_len + (int32_t)gen_tokens, threads,
+                                   mm_config_dtype(s->config), err));
     MM_TRY(mm_corpus_batchers(s->corpus, s->config, &s->train, &s->val, err));
     s->steps = mm_config_int(s->config, "steps");
     s->schedule = (mm_lr_schedule){.learning_rate = mm_config_real(s->config, "learning_rate"),
@@ -424,21 +426,23 @@ static mm_status answer_prompts(session *s, mm_err *err)
     sampling.max_new_tokens = (int32_t)mm_config_int(s->config, "gen_tokens");
     sampling.seed = s->run.seed;
     const int32_t room = (int32_t)mm_config_int(s->config, "max_seq_len") + sampling.max_new_tokens;
-    mm_str text = {0};
+    const size_t n = json_array_size(s->prompts);
+    mm_sample *samples = mm_calloc(n, sizeof *samples);
+    if (!samples) return MM_FAIL(err, MM_ENOMEM, "no memory for %zu prompts", n);
     mm_status status = MM_OK;
-    mm_generator_reload(s->generator);
-    for (size_t i = 0; i < json_array_size(s->prompts); i++) {
+    for (size_t i = 0; i < n; i++) {
         const char *prompt = json_string_value(json_array_get(s->prompts, i));
-        mm_generation generation;
-        if (!prompt) continue;
-        mm_str_clear(&text);
-        MM_GO(mm_sample_text(s->generator, room, s->corpus->tokenizer, prompt, &sampling, NULL,
-                             NULL, &text, &generation, err));
-        MM_GO(mm_sample_record(s->store, s->run_id, s->at.step, (int32_t)i, prompt, &text,
-                               &sampling, &generation, err));
+        samples[i].prompt = prompt ? prompt : "";
     }
+    mm_generator_reload(s->generator);
+    MM_GO(mm_sample_texts(s->generator, room, s->corpus->tokenizer, samples, n, &sampling, err));
+    for (size_t i = 0; i < n; i++)
+        MM_GO(mm_sample_record(s->store, s->run_id, s->at.step, (int32_t)i, samples[i].prompt,
+                               &samples[i].text, &sampling, &samples[i].generation, err));
 done:
-    mm_str_drop(&text);
+    for (size_t i = 0; i < n; i++)
+        mm_str_drop(&samples[i].text);
+    mm_free(samples);
     return status;
 }
 

@@ -220,6 +220,19 @@ static mm_status check_options(const mm_model *model, const mm_generator_options
     return MM_OK;
 }
 
+static int64_t cache_positions_of(const mm_generator_options *options)
+{
+    return ((int64_t)options->max_tokens + MM_KEY_TILE - 1) / MM_KEY_TILE * MM_KEY_TILE;
+}
+
+int64_t mm_generator_row_bytes(const mm_model_config *config, const mm_generator_options *options)
+{
+    const mm_backend *backend = mm_backend_of(options->bf16 ? MM_BF16 : MM_F32);
+    const int64_t values = 2 * (int64_t)config->num_key_value_heads * config->head_dim;
+    return config->num_hidden_layers * cache_positions_of(options) * values *
+           (int64_t)backend->act_bytes;
+}
+
 mm_status mm_decoder_new(mm_decoder **out, const mm_model *model,
                          const mm_generator_options *options, mm_err *err)
 {
@@ -235,8 +248,7 @@ mm_status mm_decoder_new(mm_decoder **out, const mm_model *model,
     decoder->max_tokens = options->max_tokens;
     decoder->n_rows = options->rows > 0 ? options->rows : 1;
     decoder->capacity = decoder->n_rows > PASS_TOKENS ? decoder->n_rows : PASS_TOKENS;
-    decoder->cache_positions =
-        ((int64_t)options->max_tokens + MM_KEY_TILE - 1) / MM_KEY_TILE * MM_KEY_TILE;
+    decoder->cache_positions = cache_positions_of(options);
     MM_GO(mm_pool_new(&decoder->pool, options->threads, err));
     MM_GO(take_memory(decoder, err));
     find_weights(decoder);

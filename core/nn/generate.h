@@ -64,6 +64,8 @@ typedef struct mm_generator_options {
     bool bf16;          /* compute as MM_BF16, weights and caches in bfloat16 */
 } mm_generator_options;
 
+/* Bytes that each row's caches take. */
+int64_t mm_generator_row_bytes(const mm_model_config *config, const mm_generator_options *options);
 /* Keeps a borrowed pointer to the model, whose values are F32. All memory is taken here. */
 MM_NODISCARD mm_status mm_generator_new_batch(mm_generator **out, const mm_model *model,
                                               const mm_generator_options *options, mm_err *err);
