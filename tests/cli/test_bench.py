@@ -1,4 +1,4 @@
-"""`mmrun bench`: the shape of what it prints and what must hold whatever the machine; never speed."""
+"""`mmrun bench`: the shape of what it prints, and what holds on any machine; never speed."""
 import os
 
 import harness

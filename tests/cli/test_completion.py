@@ -36,12 +36,17 @@ class TestBash(harness.CliTest):
         self.assertEqual(self.complete("tokenizer", "en"), ["encode"])
         self.assertEqual(self.complete("--db", "x.db", "db", "b"), ["backup"])
         self.assertEqual(self.complete("completion", "z"), ["zsh"])
+        self.assertEqual(self.complete("benc"), ["bench"])
+        self.assertEqual(self.complete("bench", "t"), ["train", "tokenizer"])
 
     def test_options(self):
         self.assertEqual(self.complete("pretrain", "--hid"), ["--hidden"])
         self.assertEqual(self.complete("data", "check", "--tok"), ["--tokenizer"])
         self.assertEqual(self.complete("runs", "--sta"), ["--status", "--stage"])
         self.assertIn("--json", self.complete("show", "--"))
+        self.assertEqual(self.complete("bench", "--rou"), ["--rounds"])
+        self.assertEqual(self.complete("bench", "generate", "--pro"),
+                         ["--prompt-tokens", "--progress"])
 
     def test_names_of_runs_are_never_executed(self):
         self.run_mmrun("data", "synth", "--out", "data", "--kind", "pretrain", "--rows", "40")

@@ -13,7 +13,7 @@ import time
 
 import harness
 
-KILLS = 20
+KILLS = 10  # of each number type
 # Small enough for a step of a few milliseconds, with every part in play: two layers, dropout,
 # accumulation, warm-up, several epochs, evaluations with answers, checkpoints that are pruned.
 OPTIONS = [
@@ -112,26 +112,32 @@ class TestResume(harness.CliTest):
         seed = int(os.environ.get("MMRUN_KILL_SEED", random.SystemRandom().randrange(1 << 32)))
         print(f"kill seed {seed}", flush=True)
         draw = random.Random(seed)
-        whole = self.run_mmrun(*self.train("whole.db"))
+        for dtype in ("fp32", "bf16"):
+            with self.subTest(dtype=dtype):
+                self.kill_many(dtype, draw)
+
+    def kill_many(self, dtype, draw):
+        whole = self.run_mmrun(*self.train(f"{dtype}.db", "--dtype", dtype))
         kills = 0
         resumed_from = []
         # A run that ends before all kills are spent is compared, and the next one takes the rest.
         for round_number in range(KILLS):
-            db = f"killed-{round_number}.db"
+            db = f"{dtype}-{round_number}.db"
+            command = self.train(db, "--dtype", dtype)
             kills += self.kill_and_resume(
-                db, KILLS - kills, lambda: draw.uniform(0, whole.seconds / 5), resumed_from
+                db, command, KILLS - kills, lambda: draw.uniform(0, whole.seconds / 5), resumed_from
             )
-            self.assert_same(db, "whole.db")
-            self.assertEqual(self.value("SELECT status FROM runs", db=self.path(db)), "finished")
+            self.assert_same(db, f"{dtype}.db")
+            run = self.query("SELECT status, dtype FROM runs", db=self.path(db))
+            self.assertEqual(run, [("finished", dtype)])
             if kills == KILLS:
                 break
-        print(f"{kills} kills, resumed from steps {resumed_from}", flush=True)
+        print(f"{dtype}: {kills} kills, resumed from steps {resumed_from}", flush=True)
         self.assertEqual(kills, KILLS)
         self.assertTrue(any(resumed_from), "no kill hit a run that had a checkpoint")
 
-    def kill_and_resume(self, db, most, wait, resumed_from):
+    def kill_and_resume(self, db, command, most, wait, resumed_from):
         """Trains to the end through at most so many kills; returns how many there were."""
-        command = self.train(db)
         for kills in range(most):
             running = self.start_mmrun(*command)
             # From the first instants on: start-up, steps, evaluations and saves are all hit.
@@ -185,9 +191,10 @@ class TestResume(harness.CliTest):
             return False
 
     def test_the_number_of_threads_changes_no_bit(self):
-        self.run_mmrun(*self.train("whole.db"))
-        self.run_mmrun(*self.train("three.db", "--threads", "3"))
-        self.assert_same("three.db", "whole.db")
+        for dtype in ("fp32", "bf16"):
+            self.run_mmrun(*self.train(f"{dtype}.db", "--dtype", dtype))
+            self.run_mmrun(*self.train(f"{dtype}-3.db", "--dtype", dtype, "--threads", "3"))
+            self.assert_same(f"{dtype}-3.db", f"{dtype}.db")
 
     def test_a_finished_run_is_not_resumed(self):
         self.run_mmrun(*self.train("whole.db", "--steps", "8"))

@@ -6,8 +6,9 @@ import subprocess
 
 import harness
 
-COMMANDS = ["demo", "doctor", "pretrain", "resume", "sweep", "runs", "show", "compare", "report",
-            "eval", "generate", "export", "import", "data synth", "data check", "data show",
+COMMANDS = ["demo", "doctor", "bench", "bench train", "bench generate", "bench tokenizer",
+            "pretrain", "resume", "sweep", "runs", "show", "compare", "report", "eval",
+            "generate", "export", "import", "data synth", "data check", "data show",
             "tokenizer train", "tokenizer encode", "tokenizer decode", "tokenizer show",
             "db info", "db check", "db backup"]
 
@@ -122,7 +123,24 @@ class TestDoctor(harness.CliTest):
             self.assertRegex(answer.out, word)
 
     def test_json(self):
-        self.assertTrue(self.run_mmrun("doctor", "--json").json())
+        told = self.run_mmrun("doctor", "--json").json()["doctor"]
+        names = [check["name"] for check in told["checks"]]
+        for name in ("threads", "features", "fp32 kernels", "bf16 kernels", "dtype", "fp32 peak",
+                     "bf16 peak", "memory speed"):
+            self.assertEqual(names.count(name), 1, name)
+        machine = told["machine"]
+        for name in ("threads", "fp32_gflops", "bf16_gflops", "read_gbs"):
+            self.assertGreater(machine[name], 0, name)
+        self.assertIn(machine["dtype"], ("fp32", "bf16"))
+
+    def test_less_than_the_processor_has_is_told(self):
+        told = self.run_mmrun("doctor", "--json", env={"MMRUN_ISA": "generic"}).json()["doctor"]
+        self.assertEqual(told["machine"]["isa"], {"fp32": "generic", "bf16": "generic"})
+        self.assertEqual(told["machine"]["dtype"], "fp32")
+        fixes = {check["name"]: check["fix"] for check in told["checks"]}
+        self.assertIn("MMRUN_ISA=generic", fixes["bf16 kernels"])
+        self.run_mmrun("doctor", expect=2, err="generic, avx2, avx512, avx512bf16 or amx",
+                       env={"MMRUN_ISA": "sse9"})
 
 
 if __name__ == "__main__":
