@@ -1,6 +1,7 @@
-/* Attention of every build this processor runs against a plain reference in double: the full square
- * of scores, softmax, and gradients by the chain rule. Segments end before, at and after the bounds
- * of blocks. The number of threads changes no bit, nor does what else is in the batch. */
+/* Attention of every build this processor runs, and of the one with matrix tiles emulated, against
+ * a plain reference in double: the full square of scores, softmax, and gradients by the chain rule.
+ * Segments end before, at and after the bounds of blocks. The number of threads changes no bit, nor
+ * does what else is in the batch. */
 #include "tests/nn/fixture.h"
 
 #include "core/nn/ops.h"
@@ -8,6 +9,9 @@
 #include <math.h>
 
 enum { MAX_BACKENDS = 16, MAX_TOKENS = 1536, MAX_THREADS = 8 };
+
+/* Matrix tiles in plain C (CMakeLists.txt), for processors without them. */
+extern const mm_backend mm_backend_bf16_emulated;
 
 static const int32_t LENGTHS[] = {1, 63, 64, 65, 130, 512, 257, 300, 0};
 static const uint64_t SEED = 0x123456789abcdefULL;
@@ -22,6 +26,14 @@ typedef struct shape {
 
 static const shape SHAPES[] = {{4, 2, 24, 0}, {4, 2, 24, 0.25}, {3, 1, 64, 0}, {2, 2, 7, 0.1}};
 enum { N_SHAPES = sizeof SHAPES / sizeof SHAPES[0] };
+
+static int32_t all_builds(const mm_backend **out)
+{
+    const int32_t n = mm_backends(out, MAX_BACKENDS - 1);
+    assert_true(n < MAX_BACKENDS);
+    out[n] = &mm_backend_bf16_emulated;
+    return n + 1;
+}
 
 static mm_op_attr attr_of(const shape *s)
 {
@@ -308,7 +320,7 @@ static void test_every_build_matches_the_reference(void **state)
 {
     (void)state;
     const mm_backend *backends[MAX_BACKENDS];
-    const int32_t n = mm_backends(backends, MAX_BACKENDS);
+    const int32_t n = all_builds(backends);
     for (int s = 0; s < N_SHAPES; s++) {
         problem p;
         problem_new(&p, &SHAPES[s], 1);
@@ -338,7 +350,7 @@ static void test_threads_and_neighbours_do_not_change_a_bit(void **state)
 {
     (void)state;
     const mm_backend *backends[MAX_BACKENDS];
-    const int32_t n = mm_backends(backends, MAX_BACKENDS);
+    const int32_t n = all_builds(backends);
     static const int32_t threads[] = {2, 3, MAX_THREADS};
     for (int s = 0; s < 2; s++) {
         problem p;
@@ -368,7 +380,7 @@ static void test_large_scores_stay_finite(void **state)
 {
     (void)state;
     const mm_backend *backends[MAX_BACKENDS];
-    const int32_t n = mm_backends(backends, MAX_BACKENDS);
+    const int32_t n = all_builds(backends);
     problem p;
     problem_new(&p, &SHAPES[0], 50);
     for (int32_t i = 0; i < n; i++) {
