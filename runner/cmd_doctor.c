@@ -100,14 +100,6 @@ typedef struct powers {
     double read_bytes;
 } powers;
 
-static bool has_word(const char *list, const char *word)
-{
-    const size_t length = strlen(word);
-    for (const char *at = strstr(list, word); at; at = strstr(at + 1, word))
-        if ((at == list || at[-1] == ' ') && (at[length] == ' ' || at[length] == '\0')) return true;
-    return false;
-}
-
 static void check_threads(checks *all, int32_t threads)
 {
     const long online = sysconf(_SC_NPROCESSORS_ONLN);
@@ -126,6 +118,16 @@ static void check_threads(checks *all, int32_t threads)
         judge(c, FINE, "has no effect: mmrun starts threads of its own, --threads says how many");
     }
 }
+
+#if defined(__x86_64__)
+static bool has_word(const char *list, const char *word)
+{
+    const size_t length = strlen(word);
+    for (const char *at = strstr(list, word); at; at = strstr(at + 1, word))
+        if ((at == list || at[-1] == ' ') && (at[length] == ' ' || at[length] == '\0')) return true;
+    return false;
+}
+#endif
 
 // The instructions that decide which kernels run, from the oldest to the newest.
 static void check_features(checks *all, const facts *f)
