@@ -199,6 +199,16 @@ static mm_status make_arms(sweep *s, mm_err *err)
 // ---- plan and record
 // ---------------------------------------------------------------------------------
 
+// ", bf16 on amx"; nothing where the type is swept over, since the names of the arms say it.
+static void type_text(const sweep *s, char *out, size_t bytes)
+{
+    const mm_dtype dtype = s->arms[0].plan.dtype;
+    out[0] = '\0';
+    for (size_t i = 1; i < s->n_arms; i++)
+        if (s->arms[i].plan.dtype != dtype) return;
+    snprintf(out, bytes, ", %s on %s", dtype == MM_BF16 ? "bf16" : "fp32", mm_engine_isa(dtype));
+}
+
 static void show_plan(const sweep *s)
 {
     double total = 0;
@@ -206,7 +216,9 @@ static void show_plan(const sweep *s)
     char tokens[24];
     char memory[24];
     char seconds[MM_TIME_ISO_BYTES];
-    mm_say(s->context, "Plan: %zu arms, one after the other.", s->n_arms);
+    char type[40];
+    type_text(s, type, sizeof type);
+    mm_say(s->context, "Plan: %zu arms, one after the other%s.", s->n_arms, type);
     for (size_t i = 0; i < s->n_arms; i++) {
         const mm_train_plan *plan = &s->arms[i].plan;
         mm_count_text((double)plan->params, params);
