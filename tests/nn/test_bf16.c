@@ -57,7 +57,10 @@ static double backward(mm_engine *engine, const mm_model *model)
 // Relative L2 error at most 2e-2, cosine at least 0.9995, norms within 1 %.
 static void compare_tensor(const mm_tensor *tensor, const float *exact, const float *rounded)
 {
-    double error = 0, norm = 0, other = 0, product = 0;
+    double error = 0;
+    double norm = 0;
+    double other = 0;
+    double product = 0;
     for (int64_t i = 0; i < tensor->count; i++) {
         const double a = (double)exact[tensor->offset + i];
         const double b = (double)rounded[tensor->offset + i];
