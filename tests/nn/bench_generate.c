@@ -1,5 +1,6 @@
 /* Not a test: prints the speed of generation, best of the rounds for each figure. Bandwidth counts
- * the bytes of all weights once per step. Usage: nn_bench_generate [THREADS] [ROUNDS] */
+ * the bytes of all weights once per step. Usage: nn_bench_generate [THREADS] [ROUNDS] [HIDDEN_SIZE]
+ */
 #include "core/nn/engine.h"
 #include "core/nn/generate.h"
 
@@ -71,12 +72,13 @@ done:
     return status;
 }
 
-static mm_status bench_sizes(int32_t threads, int32_t rounds, mm_err *err)
+static mm_status bench_sizes(int32_t threads, int32_t rounds, int32_t only, mm_err *err)
 {
     mm_status status = MM_OK;
     mm_model *model = NULL;
     for (size_t i = 0; i < sizeof SIZES / sizeof *SIZES; i++) {
         mm_model_config config;
+        if (only > 0 && SIZES[i].hidden_size != only) continue;
         MM_GO(mm_model_config_preset(&config, SIZES[i].preset, err));
         config.hidden_size = SIZES[i].hidden_size;
         config.num_hidden_layers = SIZES[i].layers;
@@ -98,10 +100,11 @@ int main(int argc, char **argv)
 {
     const int32_t threads = argc > 1 ? (int32_t)strtol(argv[1], NULL, 10) : 0;
     const int32_t rounds = argc > 2 ? (int32_t)strtol(argv[2], NULL, 10) : 5;
+    const int32_t only = argc > 3 ? (int32_t)strtol(argv[3], NULL, 10) : 0;
     mm_err err = {0};
     printf("fp32 %s, bf16 %s, threads %d\n", mm_engine_isa(MM_F32), mm_engine_isa(MM_BF16),
            threads);
-    if (bench_sizes(threads, rounds, &err) == MM_OK) return 0;
+    if (bench_sizes(threads, rounds, only, &err) == MM_OK) return 0;
     fprintf(stderr, "nn_bench_generate: %s\n", err.message);
     return 1;
 }
