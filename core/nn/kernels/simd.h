@@ -95,7 +95,11 @@ static inline vec act_load_n(const act *p, int64_t left)
 static inline void act_store_n(act *p, vec v, int64_t left)
 {
     const act_lanes a = act_narrow(v);
-    memcpy(p, &a, (size_t)(left >= VL ? VL : left) * sizeof(act));
+    if (left >= VL) {
+        memcpy(p, &a, sizeof a);
+    } else {
+        memcpy(p, &a, (size_t)left * sizeof(act));
+    }
 }
 #else
 static inline vec act_load(const act *p) { return vec_load(p); }
