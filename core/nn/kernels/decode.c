@@ -75,7 +75,7 @@ static inline __attribute__((always_inline)) void score_tile(real *s, int64_t s_
             for (int v = 0; v < CHUNK; v++) {
                 const vec k = act_load(from + v * VL);
                 for (int i = 0; i < count; i++)
-                    sum[i][v] += k * q[i * q_stride + d];
+                    sum[i][v] = vec_fma(k, vec_set(q[i * q_stride + d]), sum[i][v]);
             }
         for (int i = 0; i < count; i++)
             for (int v = 0; v < CHUNK; v++)
@@ -152,14 +152,14 @@ static inline __attribute__((always_inline)) void weigh(const query_set *set, in
             const act *from = values + j * D + column + v * VL;
             const vec value = is_full ? act_load(from) : act_load_n(from, columns - v * VL);
             for (int i = 0; i < count; i++)
-                sum[i][v] += value * p[i][j];
+                sum[i][v] = vec_fma(value, vec_set(p[i][j]), sum[i][v]);
         }
     for (; j < least(end, valid[count - 1]); j++)
         for (int v = 0; v < width; v++) {
             const act *from = values + j * D + column + v * VL;
             const vec value = is_full ? act_load(from) : act_load_n(from, columns - v * VL);
             for (int i = 0; i < count; i++)
-                if (j < valid[i]) sum[i][v] += value * p[i][j];
+                if (j < valid[i]) sum[i][v] = vec_fma(value, vec_set(p[i][j]), sum[i][v]);
         }
     for (int i = 0; i < count; i++)
         for (int v = 0; v < width; v++)

@@ -190,8 +190,8 @@ tile_of(int rows, int64_t k, const real *restrict a, const real *restrict b, rea
         const vec b0 = vec_load(b);
         const vec b1 = vec_load(b + VL);
         for (int r = 0; r < rows; r++) {
-            sum[r][0] += a[r] * b0;
-            sum[r][1] += a[r] * b1;
+            sum[r][0] = vec_fma(vec_set(a[r]), b0, sum[r][0]);
+            sum[r][1] = vec_fma(vec_set(a[r]), b1, sum[r][1]);
         }
     }
     if (m == rows && n == GEMM_NR) {

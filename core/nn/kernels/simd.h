@@ -13,6 +13,8 @@
 #include <string.h>
 #if defined(__x86_64__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 enum { VL = MM_VECTOR_BYTES / (int)sizeof(real) }; /* lanes */
@@ -24,7 +26,28 @@ typedef real vec_any
 
 static inline vec vec_load(const real *p) { return *(const vec_any *)p; }
 static inline void vec_store(real *p, vec v) { *(vec_any *)p = v; }
-static inline vec vec_set(real s) { return (vec){0} + s; }
+
+/* s less zero is s, and compilers leave nothing of it; zero plus s is an addition, since it would
+ * make -0 into 0. */
+static inline vec vec_set(real s) { return s - (vec){0}; }
+
+/* a b + c, rounded once where the processor can. Elsewhere the compiler chooses which product it
+ * joins to which sum, and may choose otherwise in another copy of the same code: what must have the
+ * same bits in several copies says what it wants. */
+static inline vec vec_fma(vec a, vec b, vec c)
+{
+#if MM_KERNEL_F64
+    return a * b + c;
+#elif defined(__AVX512F__)
+    return (vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__FMA__)
+    return (vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif defined(__aarch64__)
+    return (vec)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#else
+    return a * b + c;
+#endif
+}
 
 /* The first min(left, VL) values of p; the other lanes are `fill`. left > 0. */
 static inline vec vec_load_n(const real *p, int64_t left, real fill)
