@@ -142,7 +142,7 @@ static void reference_row(problem *p, int64_t begin, int64_t t, int64_t h)
     const double scale = 1 / sqrt((double)D);
     const int64_t n = t - begin + 1;
     double weight[MAX_TOKENS];
-    double highest = -INFINITY;
+    double highest = -(double)INFINITY;
     double sum = 0;
     double pull = 0;
     for (int64_t j = 0; j < n; j++) {
