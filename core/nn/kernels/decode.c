@@ -135,6 +135,7 @@ static inline __attribute__((always_inline)) void weigh(const query_set *set, in
     const int64_t D = set->D;
     const int64_t columns = D - column;
     const bool is_full = columns >= width * VL;
+    MM_ASSERT(columns > (width - 1) * VL);
     const real *p[QUAD];
     real *total[QUAD];
     vec sum[QUAD][CHUNK];
