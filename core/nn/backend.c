@@ -85,6 +85,10 @@ static bool has_avx512bf16(void)
     enum { BF16_BIT = 1 << 5 };
     return has_avx512() && (features_of(1).eax & BF16_BIT) != 0;
 }
+
+// The dot product of bfloat16 pairs runs at twice the rate of fp32 on AMD's Zen 4 and later, at
+// half of it on the Intel processors that have it without matrix tiles.
+static bool has_fast_pairs(void) { return has_avx512bf16() && __builtin_cpu_is("amd"); }
 #endif
 
 #if MM_KERNELS_TILES
@@ -131,13 +135,11 @@ int32_t mm_backends(const mm_backend **out, int32_t capacity)
     if (has_amx()) found[n++] = &mm_backend_bf16_amx;
 #endif
 #if MM_KERNELS_PAIRS
-    // Without tiles Intel's processors multiply pairs at half the rate of fp32.
-    const bool has_fast_pairs = has_avx512bf16() && __builtin_cpu_is("amd");
-    if (has_fast_pairs) found[n++] = &mm_backend_bf16_avx512bf16;
+    if (has_fast_pairs()) found[n++] = &mm_backend_bf16_avx512bf16;
 #endif
     if (has_avx512()) found[n++] = &mm_backend_bf16_avx512;
 #if MM_KERNELS_PAIRS
-    if (has_avx512bf16() && !has_fast_pairs) found[n++] = &mm_backend_bf16_avx512bf16;
+    if (has_avx512bf16() && !has_fast_pairs()) found[n++] = &mm_backend_bf16_avx512bf16;
 #endif
     if (has_avx2) found[n++] = &mm_backend_bf16_avx2;
 #endif
@@ -195,10 +197,8 @@ mm_dtype mm_engine_best_dtype(void)
 {
     const char *isa = mm_engine_isa(MM_BF16);
     if (strcmp(isa, "amx") == 0) return MM_BF16;
-#if MM_KERNELS_X86
-    // The dot product of bfloat16 pairs runs at twice the rate of fp32 on AMD's Zen 4 and later, at
-    // half of it on the Intel processors that have it without matrix tiles.
-    if (strcmp(isa, "avx512bf16") == 0 && __builtin_cpu_is("amd")) return MM_BF16;
+#if MM_KERNELS_PAIRS
+    if (strcmp(isa, "avx512bf16") == 0 && has_fast_pairs()) return MM_BF16;
 #endif
     return MM_F32;
 }

@@ -16,9 +16,9 @@
 enum {
     OPS_PER_LAYER = 11, // at most
     OPS_OUTSIDE = 4,
-    TENSORS_PER_OP = 2 * MM_OP_MAX_OUT + 2 * 3, // outputs, their gradients, a second making,
-                                                // parameters with gradient and two moments
-    ALIGNMENT = 64                              // bytes
+    TENSORS_PER_OP = 2 * MM_OP_MAX_OUT + 1 + 2 * 3, // outputs, their gradients, a second making,
+                                                    // parameters with gradient and two moments
+    ALIGNMENT = 64                                  // bytes
 };
 
 int32_t mm_graph_tensor_add(mm_graph *graph, const char *name, mm_class cls, int64_t rows,
