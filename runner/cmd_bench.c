@@ -17,14 +17,14 @@
 
 enum { ROUNDS = 5, PROBE_MS = 150, SYNTH_ROWS = 4000, ROWS_MAX = 1024, TOKENS_MAX = 32768 };
 
+// clang-format off
+#define ROUNDS_OPTION                                                                              \
+    {.name = "rounds", .type = MM_OPTION_INT, .value = "N", .min = 1, .max = MM_BENCH_ROUNDS_MAX,   \
+     .group = "Measurement", .help = "counted rounds, after one to warm up (5)"}
+// clang-format on
+
 const mm_option mm_bench_train_options[] = {
-    {.name = "rounds",
-     .type = MM_OPTION_INT,
-     .value = "N",
-     .min = 1,
-     .max = MM_BENCH_ROUNDS_MAX,
-     .group = "Measurement",
-     .help = "counted rounds, after one to warm up (5)"},
+    ROUNDS_OPTION,
     {.name = "data",
      .type = MM_OPTION_PATH,
      .value = "FILE",
@@ -45,13 +45,7 @@ const mm_option mm_bench_train_options[] = {
 };
 
 const mm_option mm_bench_generate_options[] = {
-    {.name = "rounds",
-     .type = MM_OPTION_INT,
-     .value = "N",
-     .min = 1,
-     .max = MM_BENCH_ROUNDS_MAX,
-     .group = "Measurement",
-     .help = "counted rounds, after one to warm up (5)"},
+    ROUNDS_OPTION,
     {.name = "rows",
      .type = MM_OPTION_INT,
      .value = "N",
@@ -162,7 +156,7 @@ static mm_status open_synthetic(mm_corpus *corpus, const mm_context *context, co
     const char *base = getenv("TMPDIR");
     char folder[1024];
     char file[1100];
-    snprintf(folder, sizeof folder, "%.900s/mmrun-bench-XXXXXX", base && *base ? base : "/tmp");
+    snprintf(folder, sizeof folder, "%.900s/mmrun-bench-XXXXXX", base && *base ? base : P_tmpdir);
     if (!mkdtemp(folder)) return MM_FAIL_ERRNO(err, "%s: cannot make a folder", folder);
     snprintf(file, sizeof file, "%s/text.jsonl", folder);
     const mm_synth_options options = {.kind = MM_SYNTH_PRETRAIN, .seed = 42, .rows = SYNTH_ROWS};
