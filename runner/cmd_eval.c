@@ -232,8 +232,9 @@ static mm_status answer(const mm_context *context, const mm_args *args, mm_store
                               mm_loaded_dtype(loaded, mm_args_text(args, "dtype")), err));
     for (size_t first = 0; first < n; first += PROMPTS_AT_A_TIME) {
         const size_t count = n - first < PROMPTS_AT_A_TIME ? n - first : PROMPTS_AT_A_TIME;
-        MM_GO(mm_sample_texts(generator, room, loaded->tokenizer, samples + first, count, &sampling,
-                              err));
+        MM_GO(mm_sample_texts(generator, room, loaded->tokenizer,
+                              mm_sample_style_of(loaded->run.stage), samples + first, count,
+                              &sampling, err));
         MM_GO(keep_answers(context, store, loaded, &sampling, samples + first, first, count,
                            answers, err));
     }

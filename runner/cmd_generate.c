@@ -136,8 +136,9 @@ mm_status mm_cmd_generate(const mm_context *context, const mm_args *args, mm_err
                               mm_loaded_dtype(&loaded, mm_args_text(args, "dtype")), err));
     mm_signals_install();
     if (!context->json) mm_out("%s", given);
-    MM_GO(mm_sample_text(generator, room, loaded.tokenizer, given, &sampling, stream_out,
-                         (void *)(uintptr_t)context, &text, &generation, err));
+    MM_GO(mm_sample_text(generator, room, loaded.tokenizer, mm_sample_style_of(loaded.run.stage),
+                         given, &sampling, stream_out, (void *)(uintptr_t)context, &text,
+                         &generation, err));
     if (context->json)
         print_json(&loaded, given, &text, &generation);
     else

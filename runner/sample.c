@@ -1,12 +1,22 @@
 /* Sample answers: prompt in, text out, recorded. */
 #include "runner/sample.h"
 
+#include "core/text/chat.h"
+
 #include <string.h>
 
 enum {
     ROWS_MAX = 32,              // answered at a time: products gain little from more
     CACHE_BYTES_MAX = 256 << 20 // of all rows
 };
+
+static const mm_chat_options ANSWER = {.generation_prompt = true};
+
+mm_sample_style mm_sample_style_of(const char *stage)
+{
+    return strcmp(stage, "pretrain") == 0 || strcmp(stage, "import") == 0 ? MM_SAMPLE_TEXT
+                                                                          : MM_SAMPLE_CHAT;
+}
 
 mm_status mm_sample_generator(mm_generator **out, const mm_model *model, size_t n_prompts,
                               int32_t max_tokens, int32_t threads, mm_dtype dtype, mm_err *err)
@@ -56,12 +66,19 @@ static mm_status end_answer(answer *a)
 
 // Appends the ids of a prompt, with room for at least one new token; the end of a long prompt
 // matters most. Returns how many it added.
-static mm_status add_prompt(mm_ids *ids, const mm_tokenizer *tokenizer, const char *prompt,
-                            int32_t max_tokens, int32_t *count, mm_err *err)
+static mm_status add_prompt(mm_ids *ids, const mm_tokenizer *tokenizer, mm_sample_style style,
+                            const char *prompt, int32_t max_tokens, int32_t *count, mm_err *err)
 {
     const size_t begin = ids->count;
-    if (mm_tokenizer_bos(tokenizer) >= 0) MM_TRY(mm_ids_add(ids, mm_tokenizer_bos(tokenizer), err));
-    MM_TRY(mm_tokenizer_encode(tokenizer, prompt, strlen(prompt), MM_ADDED_AS_TEXT, ids, err));
+    if (style == MM_SAMPLE_CHAT) {
+        const mm_message question = {.role = "user", .content = prompt};
+        const mm_conversation chat = {.messages = &question, .count = 1};
+        MM_TRY(mm_chat_encode(tokenizer, &chat, &ANSWER, ids, NULL, err));
+    } else {
+        const int32_t bos = mm_tokenizer_bos(tokenizer);
+        if (bos >= 0) MM_TRY(mm_ids_add(ids, bos, err));
+        MM_TRY(mm_tokenizer_encode(tokenizer, prompt, strlen(prompt), MM_ADDED_AS_TEXT, ids, err));
+    }
     const size_t added = ids->count - begin;
     if (added == 0)
         return MM_FAIL(err, MM_EUSAGE, "the prompt is empty and the tokenizer has no begin token");
@@ -85,7 +102,7 @@ static mm_sampling sampling_for(const mm_sampling *sampling, const mm_tokenizer 
 }
 
 mm_status mm_sample_text(mm_generator *generator, int32_t max_tokens, const mm_tokenizer *tokenizer,
-                         const char *prompt, const mm_sampling *sampling,
+                         mm_sample_style style, const char *prompt, const mm_sampling *sampling,
                          bool (*on_text)(void *context, const char *piece, size_t bytes),
                          void *context, mm_str *text, mm_generation *out, mm_err *err)
 {
@@ -95,7 +112,7 @@ mm_status mm_sample_text(mm_generator *generator, int32_t max_tokens, const mm_t
     answer a = {
         .tokenizer = tokenizer, .text = text, .on_text = on_text, .context = context, .err = err};
     const mm_sampling how = sampling_for(sampling, tokenizer);
-    MM_GO(add_prompt(&ids, tokenizer, prompt, max_tokens, &count, err));
+    MM_GO(add_prompt(&ids, tokenizer, style, prompt, max_tokens, &count, err));
     MM_GO(mm_generate(generator, ids.data, count, &how, take_token, &a, out, err));
     MM_GO(end_answer(&a));
 done:
@@ -111,8 +128,8 @@ static bool take_batch_token(void *context, int32_t prompt_idx, int32_t id, doub
 }
 
 mm_status mm_sample_texts(mm_generator *generator, int32_t max_tokens,
-                          const mm_tokenizer *tokenizer, mm_sample *samples, size_t n_samples,
-                          const mm_sampling *sampling, mm_err *err)
+                          const mm_tokenizer *tokenizer, mm_sample_style style, mm_sample *samples,
+                          size_t n_samples, const mm_sampling *sampling, mm_err *err)
 {
     mm_status status = MM_OK;
     mm_ids ids = {0};
@@ -127,7 +144,8 @@ mm_status mm_sample_texts(mm_generator *generator, int32_t max_tokens,
     for (size_t i = 0; i < n_samples; i++) {
         answers[i] = (answer){.tokenizer = tokenizer, .text = &samples[i].text, .err = err};
         prompts[i].seed = how.seed;
-        MM_GO(add_prompt(&ids, tokenizer, samples[i].prompt, max_tokens, &prompts[i].count, err));
+        MM_GO(add_prompt(&ids, tokenizer, style, samples[i].prompt, max_tokens, &prompts[i].count,
+                         err));
     }
     const int32_t *at = ids.data; // which moved while it grew
     for (size_t i = 0; i < n_samples; at += prompts[i].count, i++)
@@ -163,6 +181,7 @@ mm_status mm_sample_record(mm_store *store, int64_t run_id, int64_t step, int32_
         .top_k = sampling->top_k,
         .seed = sampling->seed,
         .tokens_per_s = generation->decode_s > 0 ? generation->n_tokens / generation->decode_s : 0,
+        .is_correct = -1,
     };
     return mm_store_generation_add(store, &row, err);
 }

@@ -12,13 +12,21 @@ MM_NODISCARD mm_status mm_sample_generator(mm_generator **out, const mm_model *m
                                            size_t n_prompts, int32_t max_tokens, int32_t threads,
                                            mm_dtype dtype, mm_err *err);
 
+/* What a prompt becomes: text to be continued ([bos] + prompt), or a user's turn in the chat
+ * template with the opening of an answer. */
+typedef enum mm_sample_style { MM_SAMPLE_TEXT = 0, MM_SAMPLE_CHAT } mm_sample_style;
+/* As models of a stage were taught: "pretrain" continues text, sft, lora, dpo, distill … answer. */
+mm_sample_style mm_sample_style_of(const char *stage);
+
 /* Pretrained models continue text: [bos] + prompt. on_text (may be NULL) gets each piece of
  * complete characters and may return false to stop. The answer is appended to `text` (valid UTF-8).
  * A prompt too long for the generator's max_tokens keeps its end. */
-MM_NODISCARD mm_status mm_sample_text(
-    mm_generator *generator, int32_t max_tokens, const mm_tokenizer *tokenizer, const char *prompt,
-    const mm_sampling *sampling, bool (*on_text)(void *context, const char *piece, size_t bytes),
-    void *context, mm_str *text, mm_generation *out, mm_err *err);
+MM_NODISCARD mm_status mm_sample_text(mm_generator *generator, int32_t max_tokens,
+                                      const mm_tokenizer *tokenizer, mm_sample_style style,
+                                      const char *prompt, const mm_sampling *sampling,
+                                      bool (*on_text)(void *context, const char *piece,
+                                                      size_t bytes),
+                                      void *context, mm_str *text, mm_generation *out, mm_err *err);
 
 typedef struct mm_sample {
     const char *prompt; /* borrowed */
@@ -28,8 +36,9 @@ typedef struct mm_sample {
 
 /* Answers prompts as mm_sample_text does each, with the same texts, in one batch. */
 MM_NODISCARD mm_status mm_sample_texts(mm_generator *generator, int32_t max_tokens,
-                                       const mm_tokenizer *tokenizer, mm_sample *samples,
-                                       size_t n_samples, const mm_sampling *sampling, mm_err *err);
+                                       const mm_tokenizer *tokenizer, mm_sample_style style,
+                                       mm_sample *samples, size_t n_samples,
+                                       const mm_sampling *sampling, mm_err *err);
 /* Adds a row to the generations of a run. */
 MM_NODISCARD mm_status mm_sample_record(mm_store *store, int64_t run_id, int64_t step,
                                         int32_t prompt_idx, const char *prompt, const mm_str *text,

@@ -435,7 +435,8 @@ static mm_status answer_prompts(session *s, mm_err *err)
         samples[i].prompt = prompt ? prompt : "";
     }
     mm_generator_reload(s->generator);
-    MM_GO(mm_sample_texts(s->generator, room, s->corpus->tokenizer, samples, n, &sampling, err));
+    MM_GO(mm_sample_texts(s->generator, room, s->corpus->tokenizer,
+                          mm_sample_style_of(s->run.stage), samples, n, &sampling, err));
     for (size_t i = 0; i < n; i++)
         MM_GO(mm_sample_record(s->store, s->run_id, s->at.step, (int32_t)i, samples[i].prompt,
                                &samples[i].text, &sampling, &samples[i].generation, err));

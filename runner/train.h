@@ -20,6 +20,8 @@ typedef struct mm_run_request {
     int64_t sweep_id;
     int64_t parent_id;          /* start from this run's weights; 0: fresh ones */
     int64_t parent_step;        /* of its checkpoint */
+    int64_t teacher_id;         /* distill: the run that teaches; 0: none */
+    int64_t teacher_step;       /* of its checkpoint */
     const char *const *prompts; /* answered at each evaluation; none: taken from held-out text */
     size_t n_prompts;
 } mm_run_request;

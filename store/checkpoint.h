@@ -26,6 +26,9 @@ typedef struct mm_blob {
     int64_t shape[4];
     const void *data;
     size_t bytes;
+    /* Its data never change: not copied by the saver, and taken over by reference where
+     * mm_checkpoint_new.base_id has an array of the same name, type and shape. */
+    bool is_frozen;
 } mm_blob;
 
 typedef struct mm_checkpoint_new {
@@ -37,6 +40,7 @@ typedef struct mm_checkpoint_new {
     bool is_final;
     const mm_blob *blobs;
     size_t n_blobs;
+    int64_t base_id; /* complete checkpoint that frozen arrays come from; 0, or gone: none */
 } mm_checkpoint_new;
 
 typedef struct mm_checkpoint_info {
@@ -49,6 +53,7 @@ typedef struct mm_checkpoint_info {
         *sha256; /* of the manifest: step, kind, state, and of all blobs names, shapes, digests */
     int64_t raw_bytes;
     int64_t stored_bytes; /* compressed size of the chunks this checkpoint refers to */
+    int64_t own_bytes;    /* of those no earlier checkpoint had */
     int64_t created_ms;
     double val_loss;
     bool is_best;

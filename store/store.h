@@ -160,10 +160,30 @@ typedef struct mm_generation_row {
     int64_t top_k;
     uint64_t seed;
     double tokens_per_s;
-    int64_t created_ms; /* 0 when adding: now */
+    int64_t created_ms;   /* 0 when adding: now */
+    const char *task;     /* file of prompts, "chat", NULL: the run's own prompts */
+    const char *expected; /* right answer of a verifiable prompt, NULL: none */
+    int32_t is_correct;   /* 1, 0; -1: not verified */
 } mm_generation_row;
 MM_NODISCARD mm_status mm_store_generation_add(mm_store *store, const mm_generation_row *row,
                                                mm_err *err);
+
+/* The outcome of an evaluation: one number of one task, with its interval where it is a share. */
+typedef struct mm_result {
+    int64_t id;
+    int64_t run_id;
+    int64_t step;
+    const char *task;   /* name of the file */
+    const char *metric; /* "val_loss", "perplexity", "bpb", "choice_accuracy", "exact_match" … */
+    double value;
+    double low; /* 95 % interval, NaN: none */
+    double high;
+    int64_t n;               /* tokens, questions, prompts */
+    int64_t correct;         /* of a share; -1: it is none */
+    const char *data_sha256; /* of the file, NULL: none */
+    int64_t created_ms;      /* 0 when adding: now */
+} mm_result;
+MM_NODISCARD mm_status mm_store_result_add(mm_store *store, const mm_result *result, mm_err *err);
 
 /* ---- sweeps ------------------------------------------------------------------------------------
  */

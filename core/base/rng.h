@@ -23,7 +23,8 @@ typedef enum mm_rng_purpose {
     MM_RNG_SAMPLE = 4,  /* generation; step = position */
     MM_RNG_SYNTH = 5,   /* self-made data; step = row */
     MM_RNG_SPLIT = 6,
-    MM_RNG_TEST = 7
+    MM_RNG_TEST = 7,
+    MM_RNG_AUGMENT = 8 /* what is drawn for a row: step = epoch, element = row */
 } mm_rng_purpose;
 
 /* Four independent 32-bit numbers. */

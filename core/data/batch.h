@@ -28,12 +28,27 @@ extern "C" {
 
 typedef enum mm_split { MM_SPLIT_ALL = 0, MM_SPLIT_TRAIN, MM_SPLIT_VAL } mm_split;
 
+typedef enum mm_batch_mode {
+    MM_BATCH_PACKED = 0, /* a budget of tokens; long documents are cut into pieces */
+    MM_BATCH_PADDED,     /* one row each of seq_len tokens */
+    MM_BATCH_ROWS,       /* a number of rows per step, cut at seq_len, packed without padding */
+    MM_BATCH_PAIRS       /* the same with preference pairs, each whole in one micro-batch */
+} mm_batch_mode;
+
 typedef struct mm_batcher_options {
-    int32_t batch_size; /* rows per micro-batch */
-    int32_t seq_len;    /* tokens per row */
-    bool pack;
+    mm_batch_mode mode;
+    int32_t batch_size;   /* rows (or pairs) per micro-batch */
+    int32_t accumulation; /* micro-batches per optimizer step; 0 = 1 */
+    int32_t seq_len;      /* tokens per row */
+    /* ROWS and PAIRS: a step of batch_size × accumulation rows is cut into as few micro-batches as
+     * hold this many tokens; 0: batch_size × seq_len, × 2 for pairs. */
+    int32_t max_tokens;
     bool shuffle;
     uint64_t seed;
+    /* Conversations, drawn anew each epoch from (seed, epoch, row); 0 while evaluating. */
+    double system_prompt_share; /* get one of ten system prompts, where they have none */
+    double drop_think_share;    /* lose their empty think blocks */
+    bool draws_sides_apart;     /* MiniMind draws the latter for each side of a pair */
     mm_split split;
     double val_fraction;   /* of documents, by key; 0: none */
     int64_t max_documents; /* 0: all; the first ones of the split in file order */
@@ -55,9 +70,19 @@ void mm_batcher_free(mm_batcher *batcher);
  * epochs). */
 MM_NODISCARD mm_status mm_batcher_epoch_batches(mm_batcher *batcher, int64_t epoch, int64_t *count,
                                                 mm_err *err);
-/* Tokens that are predicted in one epoch, and documents of the split. */
+/* Tokens that are predicted in one epoch (about, where system prompts are drawn), and documents of
+ * the split. */
 int64_t mm_batcher_labels(const mm_batcher *batcher);
 int64_t mm_batcher_documents(const mm_batcher *batcher);
+/* Rows left out because nothing of them is learned: all that is, lies behind seq_len. */
+int64_t mm_batcher_left_out(const mm_batcher *batcher);
+/* Most tokens and segments a micro-batch can have, and most micro-batches a step can. */
+int32_t mm_batcher_max_tokens(const mm_batcher *batcher);
+int32_t mm_batcher_max_segments(const mm_batcher *batcher);
+int32_t mm_batcher_max_step_batches(const mm_batcher *batcher);
+/* Optimizer steps of an epoch. */
+MM_NODISCARD mm_status mm_batcher_epoch_steps(mm_batcher *batcher, int64_t epoch, int64_t *count,
+                                              mm_err *err);
 /* The micro-batch at `position`; borrowed until the next call. Steps `position` on, into the next
  * epoch at the end. Another epoch than that of the last call costs one pass over the documents'
  * lengths, everything else is direct. A position that the epoch does not have is MM_EFORMAT. */

@@ -1,5 +1,9 @@
 /* Packed token cache: a data file tokenised once, memory-mapped ever after.
  *
+ * A row is one document, or two: a preference pair has a chosen and a rejected side. A conversation
+ * whose rendering has an empty think block has a second variant without it, so that a batcher can
+ * draw between them. Every token carries whether it is learned.
+ *
  * The file name is the hash of (content of the data file, tokenizer hash, row format, cache
  * version), so a stale cache cannot be used by mistake. Published by rename, so a killed build
  * leaves nothing that could be taken for one. Opening verifies everything, down to the checksum and
@@ -28,6 +32,8 @@ typedef struct mm_cache_options {
     const char *dir;  /* cache folder; NULL: $MMRUN_CACHE, $XDG_CACHE_HOME/mmrun, ~/.cache/mmrun,
                          ./.mmrun-cache */
     mm_row_format format;
+    mm_mask_kind mask; /* of conversations; a text is learned as a whole */
+    bool pairs; /* the stage wants preference pairs; other rows are an error, and vice versa */
     bool skip_bad_rows;
     int32_t
         threads; /* at most that many tokenize, below 2 only the caller's; decides nothing else */
@@ -45,20 +51,33 @@ void mm_token_cache_close(mm_token_cache *cache);
 typedef struct mm_cache_info {
     char data_sha256[MM_SHA256_HEX_BYTES]; /* of the data file */
     uint64_t data_bytes;
-    int64_t documents;
-    int64_t tokens;
+    int64_t documents; /* rows */
+    int64_t tokens;    /* of the rows' first variants, both sides of a pair */
     int64_t bad_rows;
     mm_row_format format;
     bool was_built; /* false: found */
 } mm_cache_info;
 const mm_cache_info *mm_token_cache_info(const mm_token_cache *cache);
 
-/* Length of document `i` in tokens, and its tokens from `first` on, copied as int32. */
-int64_t mm_token_cache_length(const mm_token_cache *cache, int64_t document);
-void mm_token_cache_copy(const mm_token_cache *cache, int64_t document, int64_t first,
-                         int32_t count, int32_t *out);
-/* Hash of the document's text: decides the split, so that a row never changes side. */
-uint64_t mm_token_cache_key(const mm_token_cache *cache, int64_t document);
+/* One rendering of a row. */
+typedef struct mm_cached {
+    int64_t row;
+    bool is_rejected;        /* the other side of a pair */
+    bool has_no_empty_think; /* the variant without the empty think block; where there is none, the
+                                only one is meant */
+} mm_cached;
+/* Length in tokens, and the tokens from `first` on, copied as int32. `learned` (may be NULL) gets 1
+ * for each that is learned. */
+int64_t mm_token_cache_length(const mm_token_cache *cache, mm_cached which);
+void mm_token_cache_copy(const mm_token_cache *cache, mm_cached which, int64_t first, int32_t count,
+                         int32_t *out, uint8_t *learned);
+/* Place of the first token that is learned, the length where there is none. */
+int64_t mm_token_cache_first_learned(const mm_token_cache *cache, mm_cached which);
+/* Hash of the row's text: decides the split, so that a row never changes side. */
+uint64_t mm_token_cache_key(const mm_token_cache *cache, int64_t row);
+/* Whether the row opens with a system turn or names tools: then no system prompt is put before it.
+ */
+bool mm_token_cache_has_system(const mm_token_cache *cache, int64_t row);
 /* Hash of the tokenizer that made it (mm_tokenizer_hash), borrowed. */
 const char *mm_token_cache_tokenizer_hash(const mm_token_cache *cache);
 /* Where the cache file is, borrowed. */

@@ -19,6 +19,10 @@ typedef struct mm_batch {
     const int32_t
         *segments;    /* (n_segments + 1), segments[0] = 0, last = n_tokens, strictly rising */
     int64_t n_labels; /* labels that are not MM_LABEL_IGNORE */
+    /* (n_segments) number of the row each segment comes from, counted over all data; NULL: not
+     * told. The sides of a pair are neighbours with the same number, chosen first. */
+    const int64_t *rows;
+    bool ends_step; /* the optimizer step ends behind this micro-batch */
 } mm_batch;
 
 #endif

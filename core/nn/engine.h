@@ -63,6 +63,41 @@ MM_NODISCARD mm_status mm_engine_eval(mm_engine *engine, const mm_batch *batch, 
 MM_NODISCARD mm_status mm_engine_backward(mm_engine *engine, const mm_batch *batch,
                                           double loss_scale, uint64_t micro_step, mm_loss *loss,
                                           mm_err *err);
+/* The two halves of a backward pass whose weights depend on the log-probabilities (preferences,
+ * policies). Forward, with dropout, keeps what backward needs until the next pass; logprobs (T)
+ * gets the log-probability of each label, 0 where it is ignored; NULL: not wanted. Backward adds
+ * -loss_scale * sum over t of weights[t] * d(logprobs[t])/d(parameter) to the gradients; it must
+ * follow a forward of the same batch. */
+MM_NODISCARD mm_status mm_engine_forward(mm_engine *engine, const mm_batch *batch,
+                                         uint64_t micro_step, double *logprobs, mm_loss *loss,
+                                         mm_err *err);
+MM_NODISCARD mm_status mm_engine_backward_weighted(mm_engine *engine, const mm_batch *batch,
+                                                   const double *weights, double loss_scale,
+                                                   uint64_t micro_step, mm_err *err);
+/* Log-probabilities of the labels without dropout, nothing kept; 0 where a label is ignored. A
+ * row's are the same bits in any batch. */
+MM_NODISCARD mm_status mm_engine_logprobs(mm_engine *engine, const mm_batch *batch,
+                                          double *logprobs, mm_err *err);
+
+/* What a student learns from; Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural
+ * Network", 2015. The teacher's engine computes in the student's dtype; a teacher with more tokens
+ * is cut to the student's. */
+typedef struct mm_teacher {
+    mm_engine *engine; /* of another model, or of an equal one; not the student's own */
+    double alpha;      /* share of the cross entropy */
+    double temperature;
+} mm_teacher;
+
+typedef struct mm_distill_loss {
+    double cross_entropy; /* summed over the counted labels, in nats */
+    double divergence;    /* T² KL(teacher || student) at temperature T, summed likewise */
+    int64_t count;
+} mm_distill_loss;
+
+/* As mm_engine_backward, for alpha * cross entropy + (1 - alpha) * divergence. */
+MM_NODISCARD mm_status mm_engine_distill(mm_engine *engine, const mm_teacher *teacher,
+                                         const mm_batch *batch, double loss_scale,
+                                         uint64_t micro_step, mm_distill_loss *loss, mm_err *err);
 /* Clips, applies AdamW (decoupled decay p ← p·(1 − lr·wd) first; clip factor clip/(norm+1e-6), at
  * most 1), zeroes the gradients. *grad_norm is the norm before clipping. A norm that is not finite
  * changes nothing and is MM_ENAN naming the first tensor. */
@@ -79,8 +114,8 @@ void mm_engine_reload(mm_engine *engine);
 MM_NODISCARD mm_status mm_engine_logits(mm_engine *engine, const mm_batch *batch, void *out,
                                         mm_err *err);
 
-/* Flat views of the same layout as mm_model_data, for checkpoints and tests. NULL when not
- * training. */
+/* Flat views of the tensors that train, in the layout of mm_model_data from mm_model_first_trained
+ * on, for checkpoints and tests. NULL when not training. */
 void *mm_engine_grads(mm_engine *engine);
 void *mm_engine_moment1(mm_engine *engine);
 void *mm_engine_moment2(mm_engine *engine);

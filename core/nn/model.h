@@ -38,6 +38,11 @@ typedef struct mm_model_config {
     bool tie_word_embeddings;
     bool qk_norm;
     bool ffn_dropout; /* v2 only */
+    /* Adapters (core/nn/lora.h); rank 0: none, and every tensor trains. */
+    int32_t lora_rank;
+    double lora_alpha;
+    double lora_dropout; /* of what enters the adapters */
+    uint32_t lora_targets;
 } mm_model_config;
 
 /* Presets v3, v2-small, v2 (docs/minimind.md). An unknown name is MM_ECONFIG listing the known
@@ -47,8 +52,9 @@ MM_NODISCARD mm_status mm_model_config_preset(mm_model_config *out, const char *
 /* Fills what is 0 by the preset's rules and checks everything; the message names the flag (--heads
  * 7 does not divide --hidden 512 …). Call before mm_model_new. */
 MM_NODISCARD mm_status mm_model_config_resolve(mm_model_config *config, mm_err *err);
-/* Trainable values, tied embedding counted once. */
+/* All values, tied embedding counted once, and those of them that train: all, or the adapters'. */
 int64_t mm_model_config_params(const mm_model_config *config);
+int64_t mm_model_config_trainable(const mm_model_config *config);
 
 typedef enum mm_init { MM_INIT_NORMAL_02 = 0, MM_INIT_ONE = 1, MM_INIT_ZERO = 2 } mm_init;
 
@@ -60,6 +66,7 @@ typedef struct mm_tensor {
     int64_t offset; /* in elements, from the start of the block */
     mm_init init;
     bool decays; /* weight decay applies */
+    bool trains; /* false: the base below adapters */
     void *data;  /* float or double, by the model's dtype */
 } mm_tensor;
 
@@ -81,6 +88,8 @@ const mm_tensor *mm_model_find(const mm_model *model, const char *name);
 /* The flat block of mm_model_config_params() elements (tensors may be padded apart: use offsets).
  */
 void *mm_model_data(mm_model *model, int64_t *elements);
+/* Offset of the first element that trains: 0, or where the adapters begin. All behind it train. */
+int64_t mm_model_first_trained(const mm_model *model);
 
 #ifdef __cplusplus
 }

@@ -31,10 +31,23 @@ typedef struct mm_conversation {
     const json_t *tools; /* JSON array or NULL */
 } mm_conversation;
 
+/* What of a conversation is learned. */
+typedef enum mm_mask_kind {
+    MM_MASK_ANSWERS = 0, /* all of the assistant's words: think block, content, end of the turn */
+    MM_MASK_LAST_ANSWER, /* of the last assistant turn only */
+    MM_MASK_WITH_SYSTEM, /* the assistant's words and the content of system turns */
+    MM_MASK_ALL          /* every token: pretraining on conversations */
+} mm_mask_kind;
+/* The names of --mask. */
+#define MM_MASK_KINDS "all-answers,last-answer,with-system,all"
+MM_NODISCARD mm_status mm_mask_kind_parse(const char *name, mm_mask_kind *out, mm_err *err);
+const char *mm_mask_kind_name(mm_mask_kind mask);
+
 typedef struct mm_chat_options {
     bool generation_prompt; /* ends with the opening of an assistant turn */
     bool open_thinking;     /* that opening leaves <think> open */
     bool drop_empty_think;  /* assistant turns without reasoning get no think block */
+    mm_mask_kind mask;
 } mm_chat_options;
 
 /* The rendered text; appended. Borrowed inputs. */
