@@ -37,8 +37,15 @@ mm_blob mm_blob_of(const mm_tensor *tensor, const char *name, const float *data)
 /* Compares names, shapes, digests and state of a checkpoint with its own digest: what the chunks'
  * hashes do not cover. */
 MM_NODISCARD mm_status mm_load_verify(mm_store *store, int64_t checkpoint_id, mm_err *err);
-/* Fills every tensor of the model from blobs of the same name. */
+/* Fills the model from a checkpoint. Adapters of the checkpoint come into a model without adapters
+ * merged into the weights; adapters of a model that the checkpoint lacks stay as they are. A tensor
+ * of the base that the checkpoint lacks, or adapters of another form, are errors. */
 MM_NODISCARD mm_status mm_load_weights(mm_model *model, mm_store *store, int64_t checkpoint_id,
                                        mm_err *err);
+/* Merges the adapters of another run (`--lora RUN`) into the weights of a loaded one; several
+ * follow one another. Another shape, another tokenizer or another base are refused with the list of
+ * the differences; `any_base` allows the last. */
+MM_NODISCARD mm_status mm_load_adapter(mm_loaded *loaded, mm_store *store, const char *reference,
+                                       bool any_base, mm_err *err);
 
 #endif
