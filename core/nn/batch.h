@@ -7,6 +7,7 @@
 #ifndef MM_NN_BATCH_H
 #define MM_NN_BATCH_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 enum { MM_LABEL_IGNORE = -100 };
