@@ -108,7 +108,7 @@ static mm_status open_batcher(const mm_context *context, const mm_args *args, mm
     const mm_batcher_options options = {
         .batch_size = (int32_t)mm_config_int(loaded->config, "batch_size"),
         .seq_len = (int32_t)mm_config_int(loaded->config, "max_seq_len"),
-        .pack = mm_config_bool(loaded->config, "pack"),
+        .mode = mm_config_bool(loaded->config, "pack") ? MM_BATCH_PACKED : MM_BATCH_PADDED,
         .seed = loaded->run.seed,
         .split = is_split ? MM_SPLIT_VAL : MM_SPLIT_ALL,
         .val_fraction = is_split ? mm_config_real(loaded->config, "val_fraction") : 0,

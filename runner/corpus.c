@@ -218,13 +218,15 @@ mm_status mm_corpus_batchers(const mm_corpus *corpus, const mm_config *config, m
                              mm_batcher **val, mm_err *err)
 {
     const double fraction = corpus->val ? 0 : mm_config_real(config, "val_fraction");
-    mm_batcher_options options = {.batch_size = (int32_t)mm_config_int(config, "batch_size"),
-                                  .seq_len = (int32_t)mm_config_int(config, "max_seq_len"),
-                                  .pack = mm_config_bool(config, "pack"),
-                                  .shuffle = true,
-                                  .seed = (uint64_t)mm_config_int(config, "seed"),
-                                  .split = fraction > 0 ? MM_SPLIT_TRAIN : MM_SPLIT_ALL,
-                                  .val_fraction = fraction};
+    mm_batcher_options options = {
+        .batch_size = (int32_t)mm_config_int(config, "batch_size"),
+        .seq_len = (int32_t)mm_config_int(config, "max_seq_len"),
+        .mode = mm_config_bool(config, "pack") ? MM_BATCH_PACKED : MM_BATCH_PADDED,
+        .accumulation = (int32_t)mm_config_int(config, "accumulation_steps"),
+        .shuffle = true,
+        .seed = (uint64_t)mm_config_int(config, "seed"),
+        .split = fraction > 0 ? MM_SPLIT_TRAIN : MM_SPLIT_ALL,
+        .val_fraction = fraction};
     MM_TRY(mm_batcher_new(train, corpus->train, corpus->n_train, corpus->tokenizer, &options, err));
     if (!corpus->val && !(fraction > 0)) return MM_OK;
     options.shuffle = false;

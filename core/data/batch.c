@@ -51,7 +51,7 @@ static int64_t length_of(const mm_batcher *batcher, uint32_t document)
 {
     int64_t local;
     const mm_token_cache *cache = cache_of(batcher, document, &local);
-    return mm_token_cache_length(cache, local);
+    return mm_token_cache_length(cache, (mm_cached){.row = local});
 }
 
 static void copy_tokens(const mm_batcher *batcher, uint32_t document, int64_t first, int32_t count,
@@ -59,7 +59,7 @@ static void copy_tokens(const mm_batcher *batcher, uint32_t document, int64_t fi
 {
     int64_t local;
     const mm_token_cache *cache = cache_of(batcher, document, &local);
-    mm_token_cache_copy(cache, local, first, count, out);
+    mm_token_cache_copy(cache, (mm_cached){.row = local}, first, count, out, NULL);
 }
 
 /* Pieces of a document: as few as possible, lengths differing by one at most, so that no piece is a
@@ -179,7 +179,7 @@ static key_range find_keys(const mm_batcher *batcher, uint32_t total)
     for (uint32_t document = 0; document < total; document++) {
         int64_t local;
         const mm_token_cache *cache = cache_of(batcher, document, &local);
-        if (mm_token_cache_length(cache, local) < 2) continue;
+        if (mm_token_cache_length(cache, (mm_cached){.row = local}) < 2) continue;
         const uint64_t key = mm_token_cache_key(cache, local);
         if (key < keys.least) keys.least = key;
         if (key > keys.most) keys.most = key;
@@ -199,7 +199,7 @@ static mm_status choose_documents(mm_batcher *batcher, mm_err *err)
         int64_t local;
         const mm_token_cache *cache = cache_of(batcher, document, &local);
         if (options->max_documents > 0 && batcher->n_documents == options->max_documents) break;
-        if (mm_token_cache_length(cache, local) < 2) continue;
+        if (mm_token_cache_length(cache, (mm_cached){.row = local}) < 2) continue;
         const bool is_val =
             is_held_out(&keys, options->val_fraction, mm_token_cache_key(cache, local));
         if (options->split != MM_SPLIT_ALL && is_val != (options->split == MM_SPLIT_VAL)) continue;
@@ -218,7 +218,8 @@ static mm_status allocate(mm_batcher *batcher, mm_err *err)
     const mm_batcher_options *options = &batcher->options;
     const size_t tokens = (size_t)options->batch_size * (size_t)options->seq_len;
     // Two neighbours of next-fit hold more than one full batch together, so that is the most.
-    batcher->starts_max = options->pack ? 2 * (batcher->n_labels / (int64_t)tokens) + 2 : 1;
+    batcher->starts_max =
+        options->mode == MM_BATCH_PACKED ? 2 * (batcher->n_labels / (int64_t)tokens) + 2 : 1;
     batcher->order = mm_alloc((size_t)batcher->n_documents * sizeof *batcher->order);
     batcher->starts = mm_alloc((size_t)batcher->starts_max * sizeof *batcher->starts);
     batcher->tokens = mm_alloc(tokens * sizeof *batcher->tokens);
@@ -232,7 +233,7 @@ static mm_status allocate(mm_batcher *batcher, mm_err *err)
 
 static mm_status count_labels(mm_batcher *batcher, mm_err *err)
 {
-    if (batcher->options.pack) {
+    if (batcher->options.mode == MM_BATCH_PACKED) {
         for (int64_t i = 0; i < batcher->n_documents; i++)
             batcher->n_labels += length_of(batcher, batcher->documents[i]) - 1;
         return MM_OK;
@@ -334,7 +335,7 @@ static void load_epoch(mm_batcher *batcher, int64_t epoch)
 {
     if (batcher->epoch == epoch) return;
     shuffle(batcher, epoch);
-    if (batcher->options.pack)
+    if (batcher->options.mode == MM_BATCH_PACKED)
         plan_packing(batcher);
     else
         batcher->n_batches =
@@ -414,7 +415,7 @@ mm_status mm_batcher_get(mm_batcher *batcher, mm_data_position *position, const 
                        "or options than before?)",
                        (long long)position->micro_batch, (long long)position->epoch,
                        (long long)batcher->n_batches);
-    if (batcher->options.pack)
+    if (batcher->options.mode == MM_BATCH_PACKED)
         fill_packed(batcher, position->micro_batch);
     else
         fill_unpacked(batcher, position->micro_batch);

@@ -249,20 +249,21 @@ static uint64_t start_of(const mm_token_cache *cache, int64_t document)
     return document == 0 ? 0 : cache->entries[document - 1].end;
 }
 
-int64_t mm_token_cache_length(const mm_token_cache *cache, int64_t document)
+int64_t mm_token_cache_length(const mm_token_cache *cache, mm_cached which)
 {
-    return (int64_t)(cache->entries[document].end - start_of(cache, document));
+    return (int64_t)(cache->entries[which.row].end - start_of(cache, which.row));
 }
 
-void mm_token_cache_copy(const mm_token_cache *cache, int64_t document, int64_t first,
-                         int32_t count, int32_t *out)
+void mm_token_cache_copy(const mm_token_cache *cache, mm_cached which, int64_t first, int32_t count,
+                         int32_t *out, uint8_t *learned)
 {
     MM_ASSERT(first >= 0 && count >= 0);
-    MM_ASSERT(first + count <= mm_token_cache_length(cache, document));
-    const uint64_t from = start_of(cache, document) + (uint64_t)first;
+    MM_ASSERT(first + count <= mm_token_cache_length(cache, which));
+    const uint64_t from = start_of(cache, which.row) + (uint64_t)first;
     for (int32_t i = 0; i < count; i++)
         out[i] = cache->narrow ? (int32_t)cache->narrow[from + (uint64_t)i]
                                : (int32_t)cache->wide[from + (uint64_t)i];
+    if (learned) memset(learned, 1, (size_t)count);
 }
 
 uint64_t mm_token_cache_key(const mm_token_cache *cache, int64_t document)

@@ -71,9 +71,9 @@ static uint64_t *document_hashes(mm_token_cache **caches, size_t n_caches, size_
     *count = 0;
     for (size_t i = 0; i < n_caches; i++) {
         for (int64_t k = 0; k < mm_token_cache_info(caches[i])->documents; k++) {
-            const int64_t length = mm_token_cache_length(caches[i], k);
+            const int64_t length = mm_token_cache_length(caches[i], (mm_cached){.row = k});
             int32_t *ids = mm_alloc((size_t)length * sizeof *ids);
-            mm_token_cache_copy(caches[i], k, 0, (int32_t)length, ids);
+            mm_token_cache_copy(caches[i], (mm_cached){.row = k}, 0, (int32_t)length, ids, NULL);
             hashes[(*count)++] = hash_ids(ids, length);
             mm_free(ids);
         }
@@ -162,7 +162,7 @@ static void test_packing_predicts_every_token_once(void **state)
         for (int shuffle = 0; shuffle < 2; shuffle++) {
             const mm_batcher_options options = {.batch_size = SHAPES[i].batch_size,
                                                 .seq_len = SHAPES[i].seq_len,
-                                                .pack = true,
+                                                .mode = MM_BATCH_PACKED,
                                                 .shuffle = shuffle,
                                                 .seed = 11};
             mm_batcher *batcher = batcher_of(caches, 2, &options);
@@ -186,7 +186,7 @@ static void test_pieces_of_a_document_are_of_nearly_equal_length(void **state)
         mm_str_add_char(&content, 'x');
     mm_str_add(&content, "\"}\n");
     mm_token_cache *cache = text_cache("long.jsonl", content.data, bytes_only);
-    const mm_batcher_options options = {.batch_size = 3, .seq_len = 40, .pack = true};
+    const mm_batcher_options options = {.batch_size = 3, .seq_len = 40, .mode = MM_BATCH_PACKED};
     mm_batcher *batcher;
     const mm_batch *batch;
     mm_data_position position = {0};
@@ -207,9 +207,9 @@ static void test_pieces_of_a_document_are_of_nearly_equal_length(void **state)
 static void expected_row(const mm_token_cache *cache, int64_t document, int32_t seq_len,
                          int32_t *tokens, int32_t *labels)
 {
-    const int64_t length = mm_token_cache_length(cache, document);
+    const int64_t length = mm_token_cache_length(cache, (mm_cached){.row = document});
     int32_t *ids = mm_alloc((size_t)length * sizeof *ids);
-    mm_token_cache_copy(cache, document, 0, (int32_t)length, ids);
+    mm_token_cache_copy(cache, (mm_cached){.row = document}, 0, (int32_t)length, ids, NULL);
     const int64_t text = length - 2 < seq_len - 2 ? length - 2 : seq_len - 2;
     memset(tokens, 0, (size_t)seq_len * sizeof *tokens);
     tokens[0] = 1;
@@ -223,7 +223,8 @@ static void expected_row(const mm_token_cache *cache, int64_t document, int32_t 
 
 static void check_unpacked(mm_token_cache *cache, int32_t batch_size, int32_t seq_len)
 {
-    const mm_batcher_options options = {.batch_size = batch_size, .seq_len = seq_len};
+    const mm_batcher_options options = {
+        .mode = MM_BATCH_PADDED, .batch_size = batch_size, .seq_len = seq_len};
     mm_batcher *batcher = batcher_of(&cache, 1, &options);
     int32_t *tokens = mm_alloc((size_t)seq_len * sizeof *tokens);
     int32_t *labels = mm_alloc((size_t)seq_len * sizeof *labels);
@@ -268,9 +269,9 @@ static void test_unpacked_rows_are_minimind_rows(void **state)
     // The pad's text inside a row becomes id 0 and is not learned.
     cache = text_cache("pad.jsonl", "{\"text\":\"ab<|endoftext|>cd\"}\n", tokenizer);
     int32_t ids[16];
-    const int64_t length = mm_token_cache_length(cache, 0);
+    const int64_t length = mm_token_cache_length(cache, (mm_cached){.row = 0});
     assert_in_range(length, 5, 16);
-    mm_token_cache_copy(cache, 0, 0, (int32_t)length, ids);
+    mm_token_cache_copy(cache, (mm_cached){.row = 0}, 0, (int32_t)length, ids, NULL);
     int zeros = 0;
     for (int64_t i = 0; i < length; i++)
         zeros += ids[i] == 0;
@@ -283,13 +284,13 @@ static void test_a_conversation_is_cut_without_an_end_mark(void **state)
 {
     (void)state;
     mm_token_cache *cache = synth_cache("sft.jsonl", MM_SYNTH_SFT, 1, 30);
-    const mm_batcher_options options = {.batch_size = 1, .seq_len = 12};
+    const mm_batcher_options options = {.mode = MM_BATCH_PADDED, .batch_size = 1, .seq_len = 12};
     mm_batcher *batcher = batcher_of(&cache, 1, &options);
     mm_data_position position = {0};
     for (int64_t document = 0; document < 30; document++) {
         const mm_batch *batch;
         int32_t ids[12];
-        mm_token_cache_copy(cache, document, 0, 12, ids);
+        mm_token_cache_copy(cache, (mm_cached){.row = document}, 0, 12, ids, NULL);
         CHECK_OK(mm_batcher_get(batcher, &position, &batch, ok_err));
         assert_memory_equal(batch->tokens, ids, sizeof ids);
     }
@@ -312,7 +313,7 @@ static void test_a_position_gives_the_same_batch_after_a_fresh_start(void **stat
     for (int pack = 0; pack < 2; pack++) {
         const mm_batcher_options options = {.batch_size = 3,
                                             .seq_len = 256,
-                                            .pack = pack,
+                                            .mode = pack ? MM_BATCH_PACKED : MM_BATCH_PADDED,
                                             .shuffle = true,
                                             .seed = 4,
                                             .split = MM_SPLIT_TRAIN,
@@ -353,7 +354,7 @@ static void test_orders_differ_by_epoch_and_seed(void **state)
     for (int i = 0; i < 6; i++) {
         const mm_batcher_options options = {.batch_size = 2,
                                             .seq_len = 64,
-                                            .pack = true,
+                                            .mode = MM_BATCH_PACKED,
                                             .shuffle = i < 4,
                                             .seed = (uint64_t)i / 2};
         const mm_batch *batch;
@@ -374,7 +375,8 @@ static void test_orders_differ_by_epoch_and_seed(void **state)
 static int64_t side_documents(mm_token_cache *cache, mm_split split, double fraction, uint64_t seed,
                               uint64_t *hashes)
 {
-    const mm_batcher_options options = {.batch_size = 1,
+    const mm_batcher_options options = {.mode = MM_BATCH_PADDED,
+                                        .batch_size = 1,
                                         .seq_len = 2000,
                                         .shuffle = true,
                                         .seed = seed,
@@ -446,7 +448,8 @@ static void test_few_rows_are_on_both_sides(void **state)
             if (rows == 1) {
                 // One text cannot be on both: it is learned from.
                 mm_batcher *none;
-                const mm_batcher_options options = {.batch_size = 1,
+                const mm_batcher_options options = {.mode = MM_BATCH_PADDED,
+                                                    .batch_size = 1,
                                                     .seq_len = 32,
                                                     .split = MM_SPLIT_VAL,
                                                     .val_fraction = SHARES[i]};
@@ -473,8 +476,11 @@ static void test_equal_rows_are_on_one_side(void **state)
         for (int i = 0; i < 200; i++)
             mm_str_addf(&content, "{\"text\":\"row %d\"}\n", i);
     mm_token_cache *cache = text_cache("twice.jsonl", content.data, tokenizer);
-    const mm_batcher_options options = {
-        .batch_size = 1, .seq_len = 32, .split = MM_SPLIT_VAL, .val_fraction = 0.25};
+    const mm_batcher_options options = {.mode = MM_BATCH_PADDED,
+                                        .batch_size = 1,
+                                        .seq_len = 32,
+                                        .split = MM_SPLIT_VAL,
+                                        .val_fraction = 0.25};
     static uint64_t hashes[400];
     const int64_t count = side_documents(cache, MM_SPLIT_VAL, 0.25, 1, hashes);
     assert_in_range(count, 40, 160);
@@ -491,8 +497,11 @@ static void test_max_documents_takes_the_first_of_the_side(void **state)
 {
     (void)state;
     mm_token_cache *cache = synth_cache("a.jsonl", MM_SYNTH_PRETRAIN, 1, 100);
-    const mm_batcher_options options = {
-        .batch_size = 1, .seq_len = 32, .shuffle = true, .max_documents = 7};
+    const mm_batcher_options options = {.mode = MM_BATCH_PADDED,
+                                        .batch_size = 1,
+                                        .seq_len = 32,
+                                        .shuffle = true,
+                                        .max_documents = 7};
     mm_batcher *batcher = batcher_of(&cache, 1, &options);
     assert_int_equal(mm_batcher_documents(batcher), 7);
     int64_t count;
@@ -504,7 +513,7 @@ static void test_max_documents_takes_the_first_of_the_side(void **state)
         CHECK_OK(mm_batcher_get(batcher, &position, &batch, ok_err));
         for (int64_t i = 0; i < 7; i++) {
             int32_t ids[31];
-            mm_token_cache_copy(cache, i, 0, 31, ids);
+            mm_token_cache_copy(cache, (mm_cached){.row = i}, 0, 31, ids, NULL);
             is_found = is_found || memcmp(ids, batch->tokens, sizeof ids) == 0;
         }
         assert_true(is_found);
@@ -518,8 +527,10 @@ static void test_get_allocates_nothing(void **state)
     (void)state;
     mm_token_cache *cache = synth_cache("a.jsonl", MM_SYNTH_PRETRAIN, 1, 100);
     for (int pack = 0; pack < 2; pack++) {
-        const mm_batcher_options options = {
-            .batch_size = 2, .seq_len = 64, .pack = pack, .shuffle = true};
+        const mm_batcher_options options = {.batch_size = 2,
+                                            .seq_len = 64,
+                                            .mode = pack ? MM_BATCH_PACKED : MM_BATCH_PADDED,
+                                            .shuffle = true};
         mm_batcher *batcher = batcher_of(&cache, 1, &options);
         const mm_batch *batch;
         mm_data_position position = {0};
@@ -539,7 +550,8 @@ static void test_bytes_of_a_case_by_hand(void **state)
     // Labels: a a b b eos.
     mm_token_cache *cache = text_cache("hand.jsonl", "{\"text\":\"aabb\"}\n", bytes_only);
     for (int pack = 0; pack < 2; pack++) {
-        const mm_batcher_options options = {.batch_size = 1, .seq_len = 16, .pack = pack};
+        const mm_batcher_options options = {
+            .batch_size = 1, .seq_len = 16, .mode = pack ? MM_BATCH_PACKED : MM_BATCH_PADDED};
         mm_batcher *batcher;
         mm_data_position position = {0};
         const mm_batch *batch;
@@ -557,7 +569,7 @@ static void test_label_bytes_are_the_bytes_of_the_text(void **state)
 {
     (void)state;
     mm_token_cache *cache = synth_cache("a.jsonl", MM_SYNTH_PRETRAIN, 1, 50);
-    const mm_batcher_options options = {.batch_size = 4, .seq_len = 64, .pack = true};
+    const mm_batcher_options options = {.batch_size = 4, .seq_len = 64, .mode = MM_BATCH_PACKED};
     mm_batcher *batcher = batcher_of(&cache, 1, &options);
     int64_t bytes = 0;
     for (mm_data_position position = {0}; position.epoch == 0;) {
@@ -608,7 +620,7 @@ static void test_impossible_wishes_are_refused(void **state)
         check_message(&err, CASES[i].message);
         assert_null(batcher);
     }
-    const mm_batcher_options options = {.batch_size = 1, .seq_len = 8};
+    const mm_batcher_options options = {.mode = MM_BATCH_PADDED, .batch_size = 1, .seq_len = 8};
     assert_int_equal(mm_batcher_new(&batcher, &cache, 1, bytes_only, &options, &err), MM_ECONFIG);
     check_message(&err, "another tokenizer");
     batcher = batcher_of(&cache, 1, &options);

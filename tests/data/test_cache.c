@@ -48,12 +48,13 @@ static void write_synth(const char *path, mm_synth_kind kind, int64_t rows)
 static void check_document(const mm_token_cache *cache, int64_t document, const int32_t *ids,
                            size_t count)
 {
-    assert_int_equal(mm_token_cache_length(cache, document), count);
+    assert_int_equal(mm_token_cache_length(cache, (mm_cached){.row = document}), count);
     int32_t *found = mm_alloc(count * sizeof *found);
-    mm_token_cache_copy(cache, document, 0, (int32_t)count, found);
+    mm_token_cache_copy(cache, (mm_cached){.row = document}, 0, (int32_t)count, found, NULL);
     assert_memory_equal(found, ids, count * sizeof *found);
     // Any part comes out as it stands in the whole.
-    mm_token_cache_copy(cache, document, (int64_t)count / 2, (int32_t)(count - count / 2), found);
+    mm_token_cache_copy(cache, (mm_cached){.row = document}, (int64_t)count / 2,
+                        (int32_t)(count - count / 2), found, NULL);
     assert_memory_equal(found, ids + count / 2, (count - count / 2) * sizeof *found);
     mm_free(found);
 }
@@ -159,10 +160,10 @@ static void test_large_vocabularies_take_four_bytes(void **state)
     assert_in_range(wide_file.st_size - 4 * tokens, 50 * 16, 50 * 16 + 512);
     for (int64_t i = 0; i < 50; i++) {
         // Without its configuration the wide one has no bos and eos; the text is the same.
-        const int64_t text = mm_token_cache_length(narrow_cache, i) - 2;
+        const int64_t text = mm_token_cache_length(narrow_cache, (mm_cached){.row = i}) - 2;
         const bool has_marks = mm_tokenizer_bos(wide) >= 0;
         int32_t *ids = mm_alloc((size_t)(text + 2) * sizeof *ids);
-        mm_token_cache_copy(narrow_cache, i, 0, (int32_t)text + 2, ids);
+        mm_token_cache_copy(narrow_cache, (mm_cached){.row = i}, 0, (int32_t)text + 2, ids, NULL);
         check_document(wide_cache, i, has_marks ? ids : ids + 1,
                        (size_t)(has_marks ? text + 2 : text));
         mm_free(ids);

@@ -87,7 +87,12 @@ static mm_status add_loss(mm_str *out, mm_model *model, const int32_t *tokens, m
     for (int32_t s = 0; s < SEGMENTS; s++)
         for (int32_t t = BOUNDS[s]; t < BOUNDS[s + 1]; t++)
             labels[t] = t + 1 < BOUNDS[s + 1] ? tokens[t + 1] : MM_LABEL_IGNORE;
-    const mm_batch batch = {TOKENS, SEGMENTS, tokens, labels, BOUNDS, TOKENS - SEGMENTS};
+    const mm_batch batch = {.n_tokens = TOKENS,
+                            .n_segments = SEGMENTS,
+                            .tokens = tokens,
+                            .labels = labels,
+                            .segments = BOUNDS,
+                            .n_labels = TOKENS - SEGMENTS};
     const mm_engine_options options = {.max_tokens = TOKENS};
     MM_GO(mm_engine_new(&engine, model, &options, err));
     MM_GO(mm_engine_eval(engine, &batch, &loss, err));

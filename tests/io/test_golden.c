@@ -102,7 +102,12 @@ static void batch_of(const golden *g, int step, golden_batch *out)
     int64_t n_labels = 0;
     for (int32_t i = 0; i < n; i++)
         n_labels += out->labels[i] != MM_LABEL_IGNORE;
-    out->batch = (mm_batch){n, bounds - 1, out->tokens, out->labels, out->segments, n_labels};
+    out->batch = (mm_batch){.n_tokens = n,
+                            .n_segments = bounds - 1,
+                            .tokens = out->tokens,
+                            .labels = out->labels,
+                            .segments = out->segments,
+                            .n_labels = n_labels};
 }
 
 /* |found - expected| / |expected - base|, in L2; base NULL is zero. */

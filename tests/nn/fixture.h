@@ -53,7 +53,12 @@ static inline void fixture_batch_fill(fixture_batch *out, const int32_t *lengths
         if (t % 5 == 3) out->labels[t] = MM_LABEL_IGNORE;
         n_labels += out->labels[t] != MM_LABEL_IGNORE;
     }
-    out->batch = (mm_batch){n, n_segments, out->tokens, out->labels, out->segments, n_labels};
+    out->batch = (mm_batch){.n_tokens = n,
+                            .n_segments = n_segments,
+                            .tokens = out->tokens,
+                            .labels = out->labels,
+                            .segments = out->segments,
+                            .n_labels = n_labels};
 }
 
 /* Qwen3-shaped like v3: QK-norm, tied embedding; grouped queries. */

@@ -102,7 +102,12 @@ static void test_packed_segments_equal_separate_batches(void **state)
         const int32_t begin = data.segments[s];
         const int32_t n = data.segments[s + 1] - begin;
         const int32_t bounds[] = {0, n};
-        mm_batch batch = {n, 1, data.tokens + begin, data.labels + begin, bounds, 0};
+        mm_batch batch = {.n_tokens = n,
+                          .n_segments = 1,
+                          .tokens = data.tokens + begin,
+                          .labels = data.labels + begin,
+                          .segments = bounds,
+                          .n_labels = 0};
         for (int32_t t = 0; t < n; t++)
             batch.n_labels += batch.labels[t] != MM_LABEL_IGNORE;
         apart += eval(engine, &batch);

@@ -36,7 +36,12 @@ static subject subject_open(const mm_model_config *config)
     fixture_batch_fill(&s.row, lengths, config->vocab_size, 5);
     s.logits = mm_alloc_aligned(sizeof(float) * LONG_ROW * (size_t)config->vocab_size);
     assert_non_null(s.logits);
-    const mm_batch batch = {LONG_ROW, 1, s.row.tokens, s.row.labels, s.row.segments, 0};
+    const mm_batch batch = {.n_tokens = LONG_ROW,
+                            .n_segments = 1,
+                            .tokens = s.row.tokens,
+                            .labels = s.row.labels,
+                            .segments = s.row.segments,
+                            .n_labels = 0};
     CHECK_OK(mm_engine_logits(s.engine, &batch, s.logits, failure));
     return s;
 }
@@ -150,7 +155,12 @@ static void test_greedy_text_is_the_argmax_of_the_full_forward(void **state)
     double logprob_sum = 0;
     for (int32_t i = 0; i < NEW; i++) {
         s.row.segments[1] = PROMPT + i;
-        const mm_batch batch = {PROMPT + i, 1, s.row.tokens, s.row.labels, s.row.segments, 0};
+        const mm_batch batch = {.n_tokens = PROMPT + i,
+                                .n_segments = 1,
+                                .tokens = s.row.tokens,
+                                .labels = s.row.labels,
+                                .segments = s.row.segments,
+                                .n_labels = 0};
         CHECK_OK(mm_engine_logits(s.engine, &batch, s.logits, failure));
         const float *last = s.logits + (int64_t)(PROMPT + i - 1) * s.vocab;
         const int32_t best = argmax(last, s.vocab);
