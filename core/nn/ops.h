@@ -27,7 +27,8 @@
  * and s are one memory, d_in[0], to which the norm's gradient is added. QKNORM_ROPE copies the
  * value heads; without QK-norm it has no parameters, no rstd and reads nothing in backward. HEAD_CE
  * computes the loss in both directions: backward replaces forward when training, so that the logits
- * of a row block are turned into gradients while they are in cache and never kept.
+ * of a row block are turned into gradients while they are in cache and never kept; only a pass in
+ * two parts (engine.h) runs both.
  */
 #ifndef MM_NN_OPS_H
 #define MM_NN_OPS_H
@@ -94,6 +95,15 @@ typedef struct mm_query_block {
     int32_t end;
 } mm_query_block;
 
+/* The head of a teacher whose pass has come as far as its hidden state: HEAD_CE's backward learns
+ * from its logits beside the labels. */
+typedef struct mm_op_teacher {
+    const struct mm_op_args *head; /* arguments of the teacher's own HEAD_CE forward */
+    double alpha;
+    double temperature;
+    double divergence; /* in/out: adds T² KL(teacher || student) of each label */
+} mm_op_teacher;
+
 /* What all operations of one pass over a batch share. */
 typedef struct mm_pass {
     const mm_batch *batch;
@@ -107,6 +117,9 @@ typedef struct mm_pass {
     uint64_t micro_step;
     double loss_scale;
     mm_loss *loss;
+    double *logprobs;       /* (T) HEAD_CE puts those of the counted labels there; or NULL */
+    const double *weights;  /* (T) factors of the labels in HEAD_CE's backward; NULL: all 1 */
+    mm_op_teacher *teacher; /* of HEAD_CE's backward; or NULL */
     mm_workspace work;
 } mm_pass;
 
