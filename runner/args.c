@@ -71,7 +71,7 @@ size_t mm_command_tables(const mm_command *command, const mm_option *tables[MM_T
     if (!command) return 0;
     for (size_t i = 0; i < MM_OPTION_GROUPS_MAX && command->options[i]; i++)
         tables[n++] = command->options[i];
-    if (command->takes_config) tables[n++] = mm_config_options();
+    if (command->config_stage) tables[n++] = mm_config_options(command->config_stage);
     return n;
 }
 
@@ -138,6 +138,11 @@ static mm_status unknown_option(const mm_args *args, const char *typed, size_t l
 {
     char name[64];
     snprintf(name, sizeof name, "%.*s", (int)(length < 63 ? length : 63), typed);
+    char stages[64];
+    if (args->command && args->command->config_stage &&
+        mm_config_stages_of(name, stages, sizeof stages) > 0)
+        return MM_FAIL(err, MM_EUSAGE, "`mmrun %s` has no --%s: it belongs to %s",
+                       args->command->name, name, stages);
     mm_nearest nearest = {.wanted = name};
     offer_options(args, &nearest);
     const char *dashes = length == 1 ? "-" : "--";

@@ -88,10 +88,11 @@ typedef struct mm_command {
     const mm_option *options[MM_OPTION_GROUPS_MAX]; /* tables, each ended by a zeroed row */
     size_t args_min;
     size_t args_max; /* SIZE_MAX: any */
-    /* Also takes the hyperparameters. Their table is made by mm_config_options() at run time and so
-     * cannot stand in a static initialiser: parser, help and completion add it as the last table.
-     * Their values are text here (a sweep takes comma lists); mm_config_set checks them. */
-    bool takes_config;
+    /* Also takes the hyperparameters of this stage, "" of every stage, NULL none. Their table is
+     * made by mm_config_options() at run time and so cannot stand in a static initialiser: parser,
+     * help and completion add it as the last table. Their values are text here (a sweep takes comma
+     * lists); mm_config_set checks them. */
+    const char *config_stage;
     mm_command_fn run;
 } mm_command;
 

@@ -84,7 +84,7 @@ static mm_status add_axis(sweep *s, const char *flag, const char *list, mm_err *
                        flag, AXES_MAX);
     axis *a = &s->axes[s->n_axes];
     a->flag = flag;
-    MM_ASSERT(mm_config_known(flag, &a->name));
+    MM_ASSERT(mm_config_known(s->base, flag, &a->name));
     for (const char *at = list;; at++) {
         const size_t length = strcspn(at, ",");
         if (length == 0)
@@ -103,7 +103,7 @@ static mm_status add_axis(sweep *s, const char *flag, const char *list, mm_err *
 static mm_status find_axes(sweep *s, const mm_args *args, mm_err *err)
 {
     const char *flag;
-    for (size_t i = 0; (flag = mm_config_flag(i)) != NULL; i++) {
+    for (size_t i = 0; (flag = mm_config_flag(s->base, i)) != NULL; i++) {
         const char *value = mm_args_text(args, flag);
         if (value && strchr(value, ',')) MM_TRY(add_axis(s, flag, value, err));
     }

@@ -5,9 +5,10 @@
 
 #include "core/base/file.h"
 #include "core/base/nearest.h"
-#include "core/data/rows.h"
 #include "core/nn/engine.h"
+#include "core/nn/lora.h"
 #include "runner/args.h"
+#include "runner/config_table.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -16,182 +17,148 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef enum value_type { INT, REAL, BOOL, CHOICE } value_type;
-
-typedef struct hyper {
-    const char *flag;    // as on the command line, with dashes
-    const char *name;    // database name
-    const char *aliases; // further spellings, comma-separated
-    value_type type;
-    const char *otherwise; // default; "" = decided by preset, device or data
-    double min;
-    double max;
-    const char *choices;
-    const char *help;
-    const char *group;
-} hyper;
-
-#define MODEL    "Model"
-#define TRAINING "Training"
-#define DATA     "Data"
-#define RECORD   "Machine and record"
-
-// clang-format off
-static const hyper TABLE[] = {
-    {"preset", "preset", NULL, CHOICE, "v3", 0, 0, "v3,v2-small,v2",
-     "model family that decides what is not given (v3: 64M, Qwen3-shaped; v2-small: 26M; v2: 104M)", MODEL},
-    {"hidden", "hidden_size", "dim", INT, "", 8, 16384, NULL, "width of the residual stream (v3: 768)", MODEL},
-    {"layers", "num_hidden_layers", "n_layers", INT, "", 1, 256, NULL, "decoder layers (v3: 8)", MODEL},
-    {"heads", "num_attention_heads", "n_heads", INT, "", 1, 256, NULL, "query heads (v3: 8)", MODEL},
-    {"kv-heads", "num_key_value_heads", "n_kv_heads", INT, "", 1, 256, NULL, "key/value heads (v3: 4)", MODEL},
-    {"head-dim", "head_dim", NULL, INT, "", 2, 512, NULL, "width of a head (hidden / heads)", MODEL},
-    {"ffn", "intermediate_size", "hidden_dim", INT, "", 8, 65536, NULL, "feed-forward width (by the preset's rule)", MODEL},
-    {"vocab", "vocab_size", NULL, INT, "", 292, 1000000, NULL, "vocabulary (the tokenizer's); size to train when none is given", MODEL},
-    {"rope-theta", "rope_theta", NULL, REAL, "", 1, 1e9, NULL, "base of the rotary frequencies", MODEL},
-    {"max-positions", "max_position_embeddings", NULL, INT, "", 4, 1048576, NULL, "longest text the model claims to take (32768)", MODEL},
-    {"norm-eps", "rms_norm_eps", NULL, REAL, "", 1e-12, 1e-2, NULL, "epsilon of RMSNorm", MODEL},
-    {"dropout", "dropout", NULL, REAL, "0", 0, 0.9, NULL, "dropout probability", MODEL},
-    {"tie-embeddings", "tie_word_embeddings", NULL, BOOL, "", 0, 0, NULL, "share embedding and output matrix", MODEL},
-    {"qk-norm", "qk_norm", NULL, BOOL, "", 0, 0, NULL, "normalise queries and keys per head", MODEL},
-
-    {"epochs", "epochs", NULL, INT, "1", 1, 100000, NULL, "passes over the data (unless --steps or --tokens)", TRAINING},
-    {"steps", "steps", NULL, INT, "", 1, 1e12, NULL, "optimizer steps", TRAINING},
-    {"tokens", "tokens", NULL, INT, "", 1, 1e15, NULL, "tokens to train on", TRAINING},
-    {"batch", "batch_size", NULL, INT, "8", 1, 65536, NULL, "rows of --seq-len tokens per micro-batch", TRAINING},
-    {"accum", "accumulation_steps", "grad_accum_steps", INT, "1", 1, 65536, NULL, "micro-batches per optimizer step", TRAINING},
-    {"seq-len", "max_seq_len", NULL, INT, "340", 4, 1048576, NULL, "tokens per row, the training context", TRAINING},
-    {"lr", "learning_rate", NULL, REAL, "0.0005", 0, 10, NULL, "peak learning rate", TRAINING},
-    {"lr-schedule", "lr_schedule", NULL, CHOICE, "cosine", 0, 0, "cosine,cosine-v2,constant,linear", "shape of the learning rate", TRAINING},
-    {"warmup", "warmup_steps", "warmup_iters", INT, "0", 0, 1e9, NULL, "steps of linear warm-up", TRAINING},
-    {"weight-decay", "weight_decay", NULL, REAL, "0.01", 0, 10, NULL, "decoupled weight decay", TRAINING},
-    {"decay-all", "decay_all", NULL, BOOL, "true", 0, 0, NULL, "decay norms and embeddings too, as MiniMind does", TRAINING},
-    {"beta1", "beta1", NULL, REAL, "0.9", 0, 0.999999, NULL, "AdamW first moment", TRAINING},
-    {"beta2", "beta2", NULL, REAL, "0.999", 0, 0.9999999, NULL, "AdamW second moment", TRAINING},
-    {"adam-eps", "adam_eps", NULL, REAL, "1e-08", 0, 1, NULL, "AdamW epsilon", TRAINING},
-    {"clip", "grad_clip", NULL, REAL, "1", 0, 1e9, NULL, "largest gradient norm (0: no clipping)", TRAINING},
-
-    {"pack", "pack", NULL, BOOL, "true", 0, 0, NULL, "pack documents without padding; off pads as MiniMind does", DATA},
-    {"format", "row_format", NULL, CHOICE, "auto", 0, 0, MM_ROW_FORMATS, "shape of the data rows", DATA},
-    {"on-bad-row", "on_bad_row", NULL, CHOICE, "stop", 0, 0, "stop,skip", "stop when over 0.1 % of the rows are bad, or skip them", DATA},
-    {"val-fraction", "val_fraction", NULL, REAL, "0.01", 0, 0.5, NULL, "share of rows held out when there is no --val file", DATA},
-    {"eval-rows", "eval_rows", NULL, INT, "256", 1, 1e9, NULL, "held-out rows scored at each evaluation", DATA},
-
-    {"dtype", "dtype", NULL, CHOICE, "", 0, 0, "fp32,bf16", "precision of matrix products and activations (the processor's fastest)", RECORD},
-    {"device", "device", NULL, CHOICE, "cpu", 0, 0, "cpu,cuda", "where to train", RECORD},
-    {"threads", "threads", NULL, INT, "0", 0, 1024, NULL, "worker threads (0: all processors)", RECORD},
-    {"seed", "seed", NULL, INT, "42", 0, 9.007199254740992e15, NULL, "seed of everything random", RECORD},
-    {"log-every", "log_interval", NULL, INT, "1", 1, 1e9, NULL, "steps between metric points", RECORD},
-    {"eval-every", "eval_interval", NULL, INT, "", 0, 1e12, NULL, "steps between evaluations (a tenth of the run; 0: only at the end)", RECORD},
-    {"save-every", "save_interval", NULL, INT, "", 0, 1e12, NULL, "steps between checkpoints (as evaluations; 0: only at the end)", RECORD},
-    {"keep", "keep_checkpoints", NULL, INT, "2", 1, 1000000, NULL, "newest checkpoints kept, besides the best and the final one", RECORD},
-    {"gen-tokens", "gen_tokens", NULL, INT, "64", 0, 8192, NULL, "length of the sample answers at each evaluation", RECORD},
-};
-// clang-format on
-
-enum { N_HYPER = sizeof TABLE / sizeof TABLE[0], VALUE_BYTES = 64 };
-
 struct mm_config {
-    char value[N_HYPER][VALUE_BYTES]; // "" = not decided yet
-    char origin[N_HYPER][24];
+    mm_stage stage;
+    char value[MM_HYPERS][MM_HYPER_VALUE_BYTES]; // "" = not decided yet, or not of this stage
+    char origin[MM_HYPERS][24];
 };
 
-// Equal but for dashes against underscores.
-static bool same_name(const char *a, const char *b, size_t length_b)
-{
-    size_t i = 0;
-    for (; i < length_b && a[i]; i++) {
-        const char x = a[i] == '-' ? '_' : a[i];
-        const char y = b[i] == '-' ? '_' : b[i];
-        if (x != y) return false;
-    }
-    return i == length_b && a[i] == '\0';
-}
+static uint32_t bit_of(const mm_config *config) { return 1u << config->stage; }
 
-static bool in_list(const char *name, const char *list)
+// Index of a row that the stage must have.
+static int must_find(const mm_config *config, const char *name)
 {
-    while (list && *list) {
-        const size_t length = strcspn(list, ",");
-        if (same_name(name, list, length)) return true;
-        list += length + (list[length] == ',');
-    }
-    return false;
-}
-
-static int find(const char *name)
-{
-    for (int i = 0; i < N_HYPER; i++) {
-        const hyper *h = &TABLE[i];
-        if (same_name(name, h->flag, strlen(h->flag)) ||
-            same_name(name, h->name, strlen(h->name)) || in_list(name, h->aliases))
-            return i;
-    }
-    return -1;
-}
-
-static int must_find(const char *name)
-{
-    const int i = find(name);
+    const int i = mm_hyper_find_name(bit_of(config), name);
     MM_ASSERT(i >= 0);
     return i;
 }
 
-bool mm_config_known(const char *name, const char **canonical)
+// What the stage does not have reads as nothing, so that code shared by stages may ask.
+static const char *value_of(const mm_config *config, const char *name)
 {
-    const int i = find(name);
-    if (i >= 0 && canonical) *canonical = TABLE[i].name;
+    const int i = mm_hyper_find_name(bit_of(config), name);
+    if (i >= 0) return config->value[i];
+    MM_ASSERT(mm_hyper_find_name(UINT32_MAX, name) >= 0);
+    return "";
+}
+
+bool mm_config_known(const mm_config *config, const char *name, const char **canonical)
+{
+    const int i = mm_hyper_find(bit_of(config), name);
+    if (i >= 0 && canonical) *canonical = mm_hyper_table[i].name;
     return i >= 0;
 }
 
-static const char *metavar(value_type type)
+static const char *metavar(mm_hyper_type type)
 {
     switch (type) {
-    case INT:
+    case MM_HYPER_INT:
         return "N";
-    case REAL:
+    case MM_HYPER_REAL:
         return "X";
-    case BOOL:
+    case MM_HYPER_BOOL:
         return "on|off";
+    case MM_HYPER_TARGETS:
+        return "LIST";
     default:
         return "NAME";
     }
 }
 
-const mm_option *mm_config_options(void)
+enum { ALIAS_BYTES = 128 };
+
+// Database name and aliases, without what is a flag of its own among these stages.
+static void add_aliases(char text[ALIAS_BYTES], const mm_hyper *row, uint32_t stages)
 {
-    // Filled on first use by the one thread that parses the command line.
-    static mm_option options[N_HYPER + 1];
-    static char alias_text[N_HYPER][96];
-    if (options[0].name) return options;
-    for (int i = 0; i < N_HYPER; i++) {
-        const hyper *h = &TABLE[i];
-        snprintf(alias_text[i], sizeof alias_text[i], "%s%s%s", h->name, h->aliases ? "," : "",
-                 h->aliases ? h->aliases : "");
-        // Values stay text here: a sweep takes comma lists. mm_config_set checks type and bounds.
-        options[i] = (mm_option){.name = h->flag,
-                                 .aliases = alias_text[i],
-                                 .type = MM_OPTION_TEXT,
-                                 .value = metavar(h->type),
-                                 .help = h->help,
-                                 .group = h->group,
-                                 .choices = h->choices};
+    char all[ALIAS_BYTES];
+    snprintf(all, sizeof all, "%s%s%s", row->name, row->aliases ? "," : "",
+             row->aliases ? row->aliases : "");
+    size_t used = strlen(text);
+    for (const char *at = all; *at;) {
+        const size_t length = strcspn(at, ",");
+        char name[ALIAS_BYTES];
+        snprintf(name, sizeof name, "%.*s", (int)length, at);
+        at += length + (at[length] == ',');
+        bool is_taken = mm_hyper_in_list(name, text);
+        for (int i = 0; i < MM_HYPERS; i++)
+            is_taken |=
+                (mm_hyper_table[i].stages & stages) != 0 && &mm_hyper_table[i] != row &&
+                mm_hyper_same_name(name, mm_hyper_table[i].flag, strlen(mm_hyper_table[i].flag));
+        if (is_taken) continue;
+        MM_ASSERT(used + length + 2 < ALIAS_BYTES);
+        used += (size_t)snprintf(text + used, ALIAS_BYTES - used, "%s%s", used ? "," : "", name);
     }
-    return options;
+}
+
+const mm_option *mm_config_options(const char *stage)
+{
+    // Filled on first use by the one thread that parses the command line. The last table is of all
+    // stages together, where rows of one flag are one option.
+    static mm_option options[MM_STAGES + 1][MM_HYPERS + 1];
+    static char alias_text[MM_STAGES + 1][MM_HYPERS][ALIAS_BYTES];
+    mm_stage which = MM_STAGES;
+    if (*stage) MM_ASSERT(mm_stage_parse(stage, &which));
+    const uint32_t stages = which == MM_STAGES ? UINT32_MAX : 1u << which;
+    mm_option *out = options[which];
+    if (out[0].name) return out;
+    size_t n = 0;
+    for (int i = 0; i < MM_HYPERS; i++) {
+        const mm_hyper *h = &mm_hyper_table[i];
+        if ((h->stages & stages) == 0) continue;
+        size_t same = 0;
+        while (same < n && strcmp(out[same].name, h->flag) != 0)
+            same++;
+        add_aliases(alias_text[which][same], h, stages);
+        if (same < n) continue;
+        // Values stay text here: a sweep takes comma lists. mm_config_set checks type and bounds.
+        out[n] = (mm_option){.name = h->flag,
+                             .aliases = alias_text[which][n],
+                             .type = MM_OPTION_TEXT,
+                             .value = metavar(h->type),
+                             .help = h->help,
+                             .group = h->group,
+                             .choices = h->choices};
+        n++;
+    }
+    return out;
+}
+
+size_t mm_config_stages_of(const char *name, char *out, size_t bytes)
+{
+    size_t n = 0;
+    size_t used = 0;
+    out[0] = '\0';
+    for (int k = 0; k < MM_STAGES; k++) {
+        if (mm_hyper_find(1u << k, name) < 0) continue;
+        const int added =
+            snprintf(out + used, bytes - used, "%s%s", n ? ", " : "", mm_stage_name((mm_stage)k));
+        used = (size_t)added < bytes - used ? used + (size_t)added : bytes - 1;
+        n++;
+    }
+    return n;
 }
 
 mm_status mm_config_new(mm_config **out, const char *stage, mm_err *err)
 {
     *out = NULL;
-    if (strcmp(stage, "pretrain") != 0)
-        return MM_FAIL(err, MM_EUSAGE, "--stage: expected pretrain, found '%s'", stage);
+    mm_stage which;
+    if (!mm_stage_parse(stage, &which))
+        return MM_FAIL(err, MM_EUSAGE, "--stage: expected one of %s, found '%s'", MM_STAGE_NAMES,
+                       stage);
     mm_config *config = mm_calloc(1, sizeof *config);
     if (!config) return MM_FAIL(err, MM_ENOMEM, "no memory for the configuration");
-    for (int i = 0; i < N_HYPER; i++) {
-        snprintf(config->value[i], VALUE_BYTES, "%s", TABLE[i].otherwise);
+    config->stage = which;
+    for (int i = 0; i < MM_HYPERS; i++) {
+        if ((mm_hyper_table[i].stages & bit_of(config)) == 0) continue;
+        snprintf(config->value[i], MM_HYPER_VALUE_BYTES, "%s",
+                 mm_hyper_default(&mm_hyper_table[i], which, false));
         snprintf(config->origin[i], sizeof config->origin[i], "default");
     }
     *out = config;
     return MM_OK;
 }
+
+const char *mm_config_stage(const mm_config *config) { return mm_stage_name(config->stage); }
 
 void mm_config_free(mm_config *config) { mm_free(config); }
 
@@ -203,7 +170,7 @@ mm_status mm_config_copy(mm_config **out, const mm_config *from, mm_err *err)
     return MM_OK;
 }
 
-static mm_status parse_int(const hyper *h, const char *text, char *out, mm_err *err)
+static mm_status parse_int(const mm_hyper *h, const char *text, char *out, mm_err *err)
 {
     // "1e6" and "10k" are what people write for tokens and steps.
     char *end;
@@ -218,7 +185,7 @@ static mm_status parse_int(const hyper *h, const char *text, char *out, mm_err *
     if (value < h->min || value > h->max)
         return MM_FAIL(err, MM_EUSAGE, "--%s: expected %.16g to %.16g, found '%s'", h->flag, h->min,
                        h->max, text);
-    snprintf(out, VALUE_BYTES, "%lld", (long long)value);
+    snprintf(out, MM_HYPER_VALUE_BYTES, "%lld", (long long)value);
     return MM_OK;
 }
 
@@ -227,17 +194,17 @@ static mm_status parse_int(const hyper *h, const char *text, char *out, mm_err *
 static void put_real(char *out, double value)
 {
     if (fabs(value) < 1e15 && !(floor(value) < value)) {
-        snprintf(out, VALUE_BYTES, "%.0f", value);
+        snprintf(out, MM_HYPER_VALUE_BYTES, "%.0f", value);
         return;
     }
     for (int digits = 1; digits <= 17; digits++) {
-        snprintf(out, VALUE_BYTES, "%.*g", digits, value);
+        snprintf(out, MM_HYPER_VALUE_BYTES, "%.*g", digits, value);
         const double back = strtod(out, NULL);
         if (!(back < value) && !(back > value)) break;
     }
 }
 
-static mm_status parse_real(const hyper *h, const char *text, char *out, mm_err *err)
+static mm_status parse_real(const mm_hyper *h, const char *text, char *out, mm_err *err)
 {
     char *end;
     errno = 0;
@@ -253,7 +220,7 @@ static mm_status parse_real(const hyper *h, const char *text, char *out, mm_err 
 
 // The values a choice has, as the table spells them: "cosine_v2" is cosine-v2. MiniMind's names of
 // number types are further spellings of ours.
-static mm_status parse_choice(const hyper *h, const char *text, char *out, mm_err *err)
+static mm_status parse_choice(const mm_hyper *h, const char *text, char *out, mm_err *err)
 {
     static const struct {
         const char *other;
@@ -264,8 +231,8 @@ static mm_status parse_choice(const hyper *h, const char *text, char *out, mm_er
         if (strcmp(text, SPELLINGS[i].other) == 0) wanted = SPELLINGS[i].ours;
     for (const char *at = h->choices; *at;) {
         const size_t length = strcspn(at, ",");
-        if (same_name(wanted, at, length)) {
-            snprintf(out, VALUE_BYTES, "%.*s", (int)length, at);
+        if (mm_hyper_same_name(wanted, at, length)) {
+            snprintf(out, MM_HYPER_VALUE_BYTES, "%.*s", (int)length, at);
             return MM_OK;
         }
         at += length + (at[length] == ',');
@@ -274,66 +241,118 @@ static mm_status parse_choice(const hyper *h, const char *text, char *out, mm_er
                    text);
 }
 
-static mm_status parse_value(const hyper *h, const char *text, char *out, mm_err *err)
+// Names joined by '+'; "square" stays until the shape is known.
+static mm_status parse_targets(const mm_hyper *h, const char *text, char *out, mm_err *err)
+{
+    uint32_t targets = 0;
+    mm_str canonical = {0};
+    if (strcmp(text, "square") == 0) {
+        snprintf(out, MM_HYPER_VALUE_BYTES, "square");
+        return MM_OK;
+    }
+    const mm_status status = mm_lora_targets_parse(text, &targets, err);
+    if (status != MM_OK) {
+        mm_err_context(err, "--%s", h->flag);
+        return status == MM_ECONFIG ? MM_EUSAGE : status;
+    }
+    mm_lora_targets_text(targets, &canonical);
+    snprintf(out, MM_HYPER_VALUE_BYTES, "%s", mm_str_text(&canonical));
+    mm_str_drop(&canonical);
+    return MM_OK;
+}
+
+static mm_status parse_value(const mm_hyper *h, const char *text, char *out, mm_err *err)
 {
     switch (h->type) {
-    case INT:
+    case MM_HYPER_INT:
         return parse_int(h, text, out, err);
-    case REAL:
+    case MM_HYPER_REAL:
         return parse_real(h, text, out, err);
-    case BOOL:
-        if (in_list(text, "on,true,yes,1"))
-            snprintf(out, VALUE_BYTES, "true");
-        else if (in_list(text, "off,false,no,0"))
-            snprintf(out, VALUE_BYTES, "false");
+    case MM_HYPER_BOOL:
+        if (mm_hyper_in_list(text, "on,true,yes,1"))
+            snprintf(out, MM_HYPER_VALUE_BYTES, "true");
+        else if (mm_hyper_in_list(text, "off,false,no,0"))
+            snprintf(out, MM_HYPER_VALUE_BYTES, "false");
         else
             return MM_FAIL(err, MM_EUSAGE, "--%s: expected on or off, found '%s'", h->flag, text);
         return MM_OK;
-    case CHOICE:
+    case MM_HYPER_CHOICE:
         return parse_choice(h, text, out, err);
+    case MM_HYPER_TARGETS:
+        return parse_targets(h, text, out, err);
     }
     return MM_OK;
 }
 
-static const char *nearest(const char *name)
+static mm_status unknown_name(const mm_config *config, const char *name, mm_err *err)
 {
+    char stages[64];
+    if (mm_config_stages_of(name, stages, sizeof stages) > 0)
+        return MM_FAIL(err, MM_EUSAGE, "%s has no hyperparameter '%s': it belongs to %s",
+                       mm_config_stage(config), name, stages);
     mm_nearest near = {.wanted = name};
-    for (int i = 0; i < N_HYPER; i++) {
-        mm_nearest_offer(&near, TABLE[i].flag, strlen(TABLE[i].flag));
-        mm_nearest_offer(&near, TABLE[i].name, strlen(TABLE[i].name));
+    for (int i = 0; i < MM_HYPERS; i++) {
+        const mm_hyper *h = &mm_hyper_table[i];
+        if ((h->stages & bit_of(config)) == 0) continue;
+        mm_nearest_offer(&near, h->flag, strlen(h->flag));
+        mm_nearest_offer(&near, h->name, strlen(h->name));
     }
-    return mm_nearest_found(&near) ? near.best : NULL;
+    const bool is_near = mm_nearest_found(&near);
+    return MM_FAIL(err, MM_EUSAGE, "unknown hyperparameter '%s'%s%s%s", name,
+                   is_near ? "; did you mean '" : "", is_near ? near.best : "",
+                   is_near ? "'?" : "");
+}
+
+// Nobody chose the value: it is the stage's own, ours or MiniMind's.
+static bool is_untouched(const mm_config *config, int i)
+{
+    return strcmp(config->origin[i], "default") == 0 || strcmp(config->origin[i], "compat") == 0;
+}
+
+// --compat exchanges the defaults; what was chosen, or will be, stays as it is.
+static void take_compat(mm_config *config, bool is_minimind)
+{
+    for (int i = 0; i < MM_HYPERS; i++) {
+        const mm_hyper *h = &mm_hyper_table[i];
+        if ((h->stages & bit_of(config)) == 0 || !is_untouched(config, i)) continue;
+        const char *ours = mm_hyper_default(h, config->stage, false);
+        const char *value = mm_hyper_default(h, config->stage, is_minimind);
+        snprintf(config->value[i], MM_HYPER_VALUE_BYTES, "%s", value);
+        snprintf(config->origin[i], sizeof config->origin[i], "%s",
+                 strcmp(value, ours) == 0 ? "default" : "compat");
+    }
 }
 
 mm_status mm_config_set(mm_config *config, const char *name, const char *value, const char *origin,
                         mm_err *err)
 {
-    const int i = find(name);
-    if (i < 0) {
-        const char *near = nearest(name);
-        return MM_FAIL(err, MM_EUSAGE, "unknown hyperparameter '%s'%s%s%s", name,
-                       near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
-    }
-    char canonical[VALUE_BYTES] = "";
-    MM_TRY(parse_value(&TABLE[i], value, canonical, err));
-    snprintf(config->value[i], VALUE_BYTES, "%s", canonical);
+    const int i = mm_hyper_find(bit_of(config), name);
+    if (i < 0) return unknown_name(config, name, err);
+    char canonical[MM_HYPER_VALUE_BYTES] = "";
+    MM_TRY(parse_value(&mm_hyper_table[i], value, canonical, err));
+    snprintf(config->value[i], MM_HYPER_VALUE_BYTES, "%s", canonical);
     snprintf(config->origin[i], sizeof config->origin[i], "%s", origin);
+    if (strcmp(mm_hyper_table[i].name, "compat") == 0)
+        take_compat(config, strcmp(canonical, "minimind") == 0);
     return MM_OK;
 }
 
 mm_status mm_config_from_args(mm_config *config, const mm_args *args, bool lists, mm_err *err)
 {
-    for (int i = 0; i < N_HYPER; i++) {
-        const char *value = mm_args_text(args, TABLE[i].flag);
+    for (int i = 0; i < MM_HYPERS; i++) {
+        const mm_hyper *h = &mm_hyper_table[i];
+        const char *value = mm_args_text(args, h->flag);
         if (!value) continue;
-        if (strchr(value, ',')) {
+        if (mm_hyper_find(bit_of(config), h->flag) < 0) return unknown_name(config, h->flag, err);
+        if ((h->stages & bit_of(config)) == 0) continue;
+        if (strchr(value, ',') && (lists || h->type != MM_HYPER_TARGETS)) {
             if (lists) continue;
             return MM_FAIL(
                 err, MM_EUSAGE,
-                "--%s: one value expected, found the list '%s'; `mmrun sweep` takes lists",
-                TABLE[i].flag, value);
+                "--%s: one value expected, found the list '%s'; `mmrun sweep` takes lists", h->flag,
+                value);
         }
-        MM_TRY(mm_config_set(config, TABLE[i].name, value, "command line", err));
+        MM_TRY(mm_config_set(config, h->flag, value, "command line", err));
     }
     return MM_OK;
 }
@@ -406,9 +425,8 @@ mm_status mm_config_from_params(mm_config *config, const mm_param *params, size_
                                 const char *origin, mm_err *err)
 {
     for (size_t k = 0; k < count; k++) {
-        const int i = find(params[k].name);
         // A run's record also holds facts that are no hyperparameters (tokenizer_hash, prompts …).
-        if (i < 0 || !params[k].value) continue;
+        if (mm_hyper_find_name(bit_of(config), params[k].name) < 0 || !params[k].value) continue;
         const char *from = origin ? origin : params[k].origin;
         MM_TRY(
             mm_config_set(config, params[k].name, params[k].value, from ? from : "default", err));
@@ -418,40 +436,40 @@ mm_status mm_config_from_params(mm_config *config, const mm_param *params, size_
 
 int64_t mm_config_int(const mm_config *config, const char *name)
 {
-    return strtoll(config->value[must_find(name)], NULL, 10);
+    return strtoll(value_of(config, name), NULL, 10);
 }
 
 double mm_config_real(const mm_config *config, const char *name)
 {
-    return strtod(config->value[must_find(name)], NULL);
+    return strtod(value_of(config, name), NULL);
 }
 
 bool mm_config_bool(const mm_config *config, const char *name)
 {
-    return strcmp(config->value[must_find(name)], "true") == 0;
+    return strcmp(value_of(config, name), "true") == 0;
 }
 
 const char *mm_config_text(const mm_config *config, const char *name)
 {
-    return config->value[must_find(name)];
+    return value_of(config, name);
 }
 
 bool mm_config_is_set(const mm_config *config, const char *name)
 {
-    const int i = must_find(name);
-    return config->value[i][0] != '\0' && strcmp(config->origin[i], "default") != 0;
+    const int i = mm_hyper_find_name(bit_of(config), name);
+    return i >= 0 && config->value[i][0] != '\0' && !is_untouched(config, i);
 }
 
 // Puts a value that the preset or the data decided; what the user set stays.
 static void decide(mm_config *config, const char *name, const char *origin, double value)
 {
-    const int i = must_find(name);
-    if (config->value[i][0] != '\0' && strcmp(config->origin[i], "default") != 0) return;
-    const value_type type = TABLE[i].type;
-    if (type == INT)
-        snprintf(config->value[i], VALUE_BYTES, "%lld", (long long)value);
-    else if (type == BOOL)
-        snprintf(config->value[i], VALUE_BYTES, "%s", value > 0 ? "true" : "false");
+    const int i = must_find(config, name);
+    if (config->value[i][0] != '\0' && !is_untouched(config, i)) return;
+    const mm_hyper_type type = mm_hyper_table[i].type;
+    if (type == MM_HYPER_INT)
+        snprintf(config->value[i], MM_HYPER_VALUE_BYTES, "%lld", (long long)value);
+    else if (type == MM_HYPER_BOOL)
+        snprintf(config->value[i], MM_HYPER_VALUE_BYTES, "%s", value > 0 ? "true" : "false");
     else
         put_real(config->value[i], value);
     snprintf(config->origin[i], sizeof config->origin[i], "%s", origin);
@@ -460,9 +478,9 @@ static void decide(mm_config *config, const char *name, const char *origin, doub
 // How firmly a value was chosen: what is given for this very run goes before a file.
 static int firmness(const mm_config *config, const char *name)
 {
-    const char *origin = config->origin[must_find(name)];
+    const char *origin = config->origin[must_find(config, name)];
     if (!mm_config_is_set(config, name)) return 0;
-    if (in_list(origin, "command line,sweep")) return 3;
+    if (mm_hyper_in_list(origin, "command line,sweep")) return 3;
     return strcmp(origin, "data") == 0 ? 1 : 2;
 }
 
@@ -484,7 +502,7 @@ mm_status mm_config_length(mm_config *config, const char **decides, mm_err *err)
     }
     // What does not count is not recorded either: a run of 100 steps is not "1 epoch".
     for (size_t k = 0; k < N_NAMES; k++)
-        if (strcmp(NAMES[k], best) != 0) config->value[must_find(NAMES[k])][0] = '\0';
+        if (strcmp(NAMES[k], best) != 0) config->value[must_find(config, NAMES[k])][0] = '\0';
     *decides = best;
     return MM_OK;
 }
@@ -496,10 +514,10 @@ void mm_config_decide(mm_config *config, const char *name, int64_t value)
 
 mm_dtype mm_config_dtype(mm_config *config)
 {
-    const int i = must_find("dtype");
+    const int i = must_find(config, "dtype");
     if (config->value[i][0] == '\0') {
         const bool is_bf16 = mm_engine_best_dtype() == MM_BF16;
-        snprintf(config->value[i], VALUE_BYTES, "%s", is_bf16 ? "bf16" : "fp32");
+        snprintf(config->value[i], MM_HYPER_VALUE_BYTES, "%s", is_bf16 ? "bf16" : "fp32");
         snprintf(config->origin[i], sizeof config->origin[i], "processor");
     }
     return strcmp(config->value[i], "bf16") == 0 ? MM_BF16 : MM_F32;
@@ -510,7 +528,58 @@ static void take_int(const mm_config *config, const char *name, int32_t *field)
     if (mm_config_is_set(config, name)) *field = (int32_t)mm_config_int(config, name);
 }
 
-mm_status mm_config_model(mm_config *config, int32_t vocab_size, mm_model_config *out, mm_err *err)
+// Linears that are as wide as they are high: what MiniMind adapts.
+static uint32_t square_targets(const mm_model_config *shape)
+{
+    const int32_t width = shape->hidden_size;
+    uint32_t targets = 0;
+    if (shape->num_attention_heads * shape->head_dim == width)
+        targets |= MM_LORA_Q_PROJ | MM_LORA_O_PROJ;
+    if (shape->num_key_value_heads * shape->head_dim == width)
+        targets |= MM_LORA_K_PROJ | MM_LORA_V_PROJ;
+    if (shape->intermediate_size == width)
+        targets |= MM_LORA_GATE_PROJ | MM_LORA_UP_PROJ | MM_LORA_DOWN_PROJ;
+    return targets;
+}
+
+// The adapters of a shape that is resolved. Without any, nothing is said of them in the record.
+static mm_status take_adapters(mm_config *config, mm_model_config *out, mm_err *err)
+{
+    static const char *const DETAILS[] = {"lora_alpha", "lora_dropout", "lora_targets"};
+    if (mm_hyper_find_name(bit_of(config), "lora_rank") < 0) return MM_OK;
+    out->lora_rank = (int32_t)mm_config_int(config, "lora_rank");
+    if (out->lora_rank == 0) {
+        for (size_t k = 0; k < sizeof DETAILS / sizeof DETAILS[0]; k++) {
+            const int i = must_find(config, DETAILS[k]);
+            if (mm_config_is_set(config, DETAILS[k]))
+                return MM_FAIL(err, MM_ECONFIG, "--%s: there are no adapters without --rank",
+                               mm_hyper_table[i].flag);
+            config->value[i][0] = '\0';
+        }
+        return MM_OK;
+    }
+    decide(config, "lora_alpha", "preset", out->lora_rank);
+    out->lora_alpha = mm_config_real(config, "lora_alpha");
+    out->lora_dropout = mm_config_real(config, "lora_dropout");
+    if (strcmp(mm_config_text(config, "lora_targets"), "square") != 0)
+        return mm_lora_targets_parse(mm_config_text(config, "lora_targets"), &out->lora_targets,
+                                     err);
+    out->lora_targets = square_targets(out);
+    if (out->lora_targets == 0)
+        return MM_FAIL(err, MM_ECONFIG,
+                       "--targets square: no linear of this shape is as wide as it is high; name "
+                       "them, or --targets all");
+    mm_str text = {0};
+    mm_lora_targets_text(out->lora_targets, &text);
+    const int i = must_find(config, "lora_targets");
+    snprintf(config->value[i], MM_HYPER_VALUE_BYTES, "%s", mm_str_text(&text));
+    if (is_untouched(config, i)) snprintf(config->origin[i], sizeof config->origin[i], "preset");
+    mm_str_drop(&text);
+    return MM_OK;
+}
+
+static mm_status take_shape(mm_config *config, int32_t vocab_size, mm_model_config *out,
+                            mm_err *err)
 {
     MM_TRY(mm_model_config_preset(out, mm_config_text(config, "preset"), err));
     // A width of one's own takes the preset's rules for what hangs on it.
@@ -546,7 +615,16 @@ mm_status mm_config_model(mm_config *config, int32_t vocab_size, mm_model_config
         out->tie_word_embeddings = mm_config_bool(config, "tie_word_embeddings");
     if (mm_config_is_set(config, "qk_norm")) out->qk_norm = mm_config_bool(config, "qk_norm");
     out->dropout = mm_config_real(config, "dropout");
+    return MM_OK;
+}
+
+mm_status mm_config_model(mm_config *config, int32_t vocab_size, mm_model_config *out, mm_err *err)
+{
+    MM_TRY(take_shape(config, vocab_size, out, err));
     MM_TRY(mm_model_config_resolve(out, err));
+    MM_TRY(take_adapters(config, out, err));
+    // Adapters are checked against the widths that were resolved.
+    if (out->lora_rank > 0) MM_TRY(mm_model_config_resolve(out, err));
     decide(config, "hidden_size", "preset", out->hidden_size);
     decide(config, "num_hidden_layers", "preset", out->num_hidden_layers);
     decide(config, "num_attention_heads", "preset", out->num_attention_heads);
@@ -565,18 +643,18 @@ mm_status mm_config_model(mm_config *config, int32_t vocab_size, mm_model_config
 // A value nobody chose counts as default, whoever worked it out.
 static bool is_default(const char *origin)
 {
-    return in_list(origin, "default,preset,tokenizer,data,processor");
+    return mm_hyper_in_list(origin, "default,compat,preset,tokenizer,data,processor");
 }
 
 mm_status mm_config_params(const mm_config *config, mm_arena *arena, mm_param **out, size_t *count,
                            mm_err *err)
 {
-    mm_param *params = mm_arena_alloc(arena, N_HYPER * sizeof *params);
+    mm_param *params = mm_arena_alloc(arena, MM_HYPERS * sizeof *params);
     if (!params) return MM_FAIL(err, MM_ENOMEM, "no memory for the configuration");
     size_t n = 0;
-    for (int i = 0; i < N_HYPER; i++) {
+    for (int i = 0; i < MM_HYPERS; i++) {
         if (config->value[i][0] == '\0') continue;
-        params[n].name = TABLE[i].name;
+        params[n].name = mm_hyper_table[i].name;
         params[n].value = mm_arena_strdup(arena, config->value[i]);
         params[n].origin = mm_arena_strdup(arena, config->origin[i]);
         if (!params[n].value || !params[n].origin)
@@ -591,9 +669,9 @@ mm_status mm_config_params(const mm_config *config, mm_arena *arena, mm_param **
 
 void mm_config_add_flags(const mm_config *config, mm_str *out)
 {
-    for (int i = 0; i < N_HYPER; i++) {
+    for (int i = 0; i < MM_HYPERS; i++) {
         if (config->value[i][0] == '\0' || is_default(config->origin[i])) continue;
-        mm_str_addf(out, " --%s %s", TABLE[i].flag, config->value[i]);
+        mm_str_addf(out, " --%s %s", mm_hyper_table[i].flag, config->value[i]);
     }
 }
 
@@ -601,11 +679,19 @@ mm_status mm_config_shape_from_params(mm_config *config, const mm_param *params,
                                       mm_err *err)
 {
     for (size_t k = 0; k < count; k++) {
-        const int i = find(params[k].name);
-        if (i < 0 || strcmp(TABLE[i].group, MODEL) != 0 || !params[k].value) continue;
+        const int i = mm_hyper_find_name(bit_of(config), params[k].name);
+        const bool is_taken = i >= 0 && (mm_hyper_table[i].group == mm_hyper_model ||
+                                         strcmp(mm_hyper_table[i].name, "dtype") == 0);
+        if (!is_taken || !params[k].value) continue;
         MM_TRY(mm_config_set(config, params[k].name, params[k].value, "parent", err));
     }
     return MM_OK;
 }
 
-const char *mm_config_flag(size_t i) { return i < N_HYPER ? TABLE[i].flag : NULL; }
+const char *mm_config_flag(const mm_config *config, size_t k)
+{
+    for (int i = 0; i < MM_HYPERS; i++)
+        if ((mm_hyper_table[i].stages & bit_of(config)) != 0 && k-- == 0)
+            return mm_hyper_table[i].flag;
+    return NULL;
+}

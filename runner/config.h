@@ -11,19 +11,22 @@
 #include "runner/cli.h"
 #include "store/store.h"
 
-/* Options of every training stage, generated from the table (ended by a zeroed row); static. */
-const mm_option *mm_config_options(void);
+/* Options of a stage, generated from the table (ended by a zeroed row); "" is every stage's, where
+ * options of one flag are one. Static. */
+const mm_option *mm_config_options(const char *stage);
 /* Files, names and eval prompts of a training command that are not hyperparameters. */
 extern const mm_option mm_train_options[];
 
 typedef struct mm_config mm_config;
 
-/* All defaults of a stage ("pretrain"). */
+/* All defaults of a stage: "pretrain", "sft", "lora", "dpo", "distill"; an "import" or a "merge" is
+ * read as a "pretrain". */
 MM_NODISCARD mm_status mm_config_new(mm_config **out, const char *stage, mm_err *err);
 void mm_config_free(mm_config *config);
+const char *mm_config_stage(const mm_config *config); /* static */
 MM_NODISCARD mm_status mm_config_copy(mm_config **out, const mm_config *from, mm_err *err);
 /* Sets by flag or database name, checked against type and bounds. Unknown names suggest the
- * nearest. */
+ * nearest, those of other stages say which. "compat" = "minimind" exchanges the defaults. */
 MM_NODISCARD mm_status mm_config_set(mm_config *config, const char *name, const char *value,
                                      const char *origin, mm_err *err);
 /* Takes over what the command line gives; comma lists are refused unless `lists` (sweeps), which
@@ -37,7 +40,8 @@ MM_NODISCARD mm_status mm_config_from_file(mm_config *config, const char *path, 
 MM_NODISCARD mm_status mm_config_from_params(mm_config *config, const mm_param *params,
                                              size_t count, const char *origin, mm_err *err);
 
-/* Values; the name must exist in the table. */
+/* Values by database name, which must exist in the table. What the stage does not have reads as 0,
+ * false, "". */
 int64_t mm_config_int(const mm_config *config, const char *name);
 double mm_config_real(const mm_config *config, const char *name);
 bool mm_config_bool(const mm_config *config, const char *name);
@@ -65,13 +69,16 @@ MM_NODISCARD mm_status mm_config_params(const mm_config *config, mm_arena *arena
 /* " --flag value" for everything that somebody chose, so that the command rebuilds this
  * configuration. */
 void mm_config_add_flags(const mm_config *config, mm_str *out);
-/* Takes the shape of the model (not the training settings) from a run's parameters; origin
- * "parent". */
+/* Takes the shape of the model and its dtype (not the training settings) from a run's parameters;
+ * origin "parent". */
 MM_NODISCARD mm_status mm_config_shape_from_params(mm_config *config, const mm_param *params,
                                                    size_t count, mm_err *err);
-/* The i-th hyperparameter's flag, NULL at the end: for walking them all. */
-const char *mm_config_flag(size_t i);
-/* True when `name` is a hyperparameter (flag or database name); *canonical is the database name. */
-bool mm_config_known(const char *name, const char **canonical);
+/* The k-th flag of the configuration's stage, NULL at the end: for walking them all. */
+const char *mm_config_flag(const mm_config *config, size_t k);
+/* True when `name` is a hyperparameter of the stage (flag or database name); *canonical is the
+ * database name. */
+bool mm_config_known(const mm_config *config, const char *name, const char **canonical);
+/* "sft, lora, distill": the stages that have a hyperparameter of this name, and how many. */
+size_t mm_config_stages_of(const char *name, char *out, size_t bytes);
 
 #endif

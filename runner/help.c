@@ -102,7 +102,7 @@ static void add_option_right(mm_str *out, const mm_option *option)
 static void add_default(mm_str *out, const mm_config *config, const mm_option *option)
 {
     const char *canonical = NULL;
-    if (!config || !mm_config_known(option->name, &canonical)) return;
+    if (!config || !mm_config_known(config, option->name, &canonical)) return;
     const char *value = mm_config_text(config, canonical);
     if (*value) mm_str_addf(out, " [%s]", value);
 }
@@ -142,6 +142,7 @@ static bool is_group_done(const mm_option *const *tables, size_t table, size_t r
     return false;
 }
 
+/* The hyperparameters, of which `defaults` has the values, are the last table. */
 static void out_group(const mm_context *context, const mm_option *const *tables, size_t n,
                       const char *group, const mm_config *defaults)
 {
@@ -149,8 +150,7 @@ static void out_group(const mm_context *context, const mm_option *const *tables,
     for (size_t t = 0; t < n; t++)
         for (size_t i = 0; tables[t][i].name; i++)
             if (strcmp(group_of(&tables[t][i]), group) == 0)
-                out_option(context, &tables[t][i],
-                           tables[t] == mm_config_options() ? defaults : NULL);
+                out_option(context, &tables[t][i], t + 1 == n ? defaults : NULL);
 }
 
 static void out_command_line(const mm_context *context, const mm_command *command, int left)
@@ -189,7 +189,8 @@ void mm_help_command(const mm_context *context, const mm_command *command)
     out_members(context, command->name);
     mm_config *defaults = NULL;
     // Without memory for them the help stands without its defaults.
-    if (command->takes_config && mm_config_new(&defaults, "pretrain", NULL) != MM_OK)
+    const char *stage = command->config_stage;
+    if (stage && mm_config_new(&defaults, *stage ? stage : "pretrain", NULL) != MM_OK)
         defaults = NULL;
     for (size_t t = 0; t < n; t++)
         for (size_t i = 0; tables[t][i].name; i++) {
