@@ -10,12 +10,19 @@
 #include "core/nn/pool.h"
 #include "core/nn/profile.h"
 
-/* A piece of one tensor in the flat block. */
+/* A piece of one tensor that trains. */
 typedef struct mm_engine_span {
-    int64_t offset;
+    int64_t offset; /* in the model's block */
     int64_t count;
     int32_t tensor;
 } mm_engine_span;
+
+/* The forward in two parts whose activations are kept; no tokens: none. */
+typedef struct mm_engine_pending {
+    const int32_t *tokens;
+    int32_t n_tokens;
+    uint64_t micro_step;
+} mm_engine_pending;
 
 struct mm_engine {
     mm_model *model;
@@ -39,6 +46,7 @@ struct mm_engine {
     mm_engine_span *spans;
     double *span_squares;
     int32_t n_spans;
+    mm_engine_pending pending;
 };
 
 /* First byte of a tensor's memory, NULL for MM_NONE. */

@@ -2,11 +2,15 @@
  *
  * The subtle rules: everything an operation may read beyond its tensors is in mm_pass, prepared by
  * prepare_batch before the first step. In bf16 the products run on packed copies of the weights,
- * which are made again before the first pass after a change.
+ * which are made again before the first pass after a change. What a forward in two parts keeps lies
+ * where every other pass writes: `pending` says whose activations those are.
  */
 #include "core/nn/engine_parts.h"
 
 #include "core/base/clock.h"
+
+#include <math.h>
+#include <string.h>
 
 // The batch comes from data: every bound is checked before a kernel indexes with it.
 static mm_status check_batch(const mm_engine *engine, const mm_batch *batch, mm_err *err)
@@ -69,11 +73,16 @@ static void pack_weights(mm_engine *engine, const mm_workspace *work)
                    n * 2 * (double)(engine->backend->real_bytes + engine->backend->act_bytes));
 }
 
-void mm_engine_reload(mm_engine *engine) { engine->is_packed = false; }
+void mm_engine_reload(mm_engine *engine)
+{
+    engine->is_packed = false;
+    engine->pending = (mm_engine_pending){0};
+}
 
 static mm_status prepare_batch(mm_engine *engine, const mm_batch *batch, mm_pass *pass, mm_err *err)
 {
     MM_TRY(check_batch(engine, batch, err));
+    engine->pending = (mm_engine_pending){0};
     const int32_t width = engine->backend->query_block;
     int64_t n_blocks = 0;
     for (int32_t s = 0; s < batch->n_segments; s++) {
@@ -166,14 +175,41 @@ static void run_step(const mm_engine *engine, const mm_pass *pass, int32_t index
         mm_profile_step(engine->profile, engine->graph, step, pass->batch, mm_mono_ns() - start_ns);
 }
 
+static void run_steps(const mm_engine *engine, const mm_pass *pass, int32_t begin, int32_t end)
+{
+    for (int32_t s = begin; s < end; s++)
+        run_step(engine, pass, s);
+}
+
+// Every step but the forward of the head, which its backward does too.
+static void run_both_ways(const mm_engine *engine, const mm_pass *pass)
+{
+    run_steps(engine, pass, 0, engine->graph->n_ops - 1);
+    run_steps(engine, pass, engine->graph->n_ops, engine->graph->n_steps);
+}
+
+// The whole forward. `pass` holds what the caller wants of it.
+static mm_status run_forward(mm_engine *engine, const mm_batch *batch, mm_pass *pass, mm_err *err)
+{
+    *pass->loss = (mm_loss){0};
+    MM_TRY(prepare_batch(engine, batch, pass, err));
+    if (pass->logprobs) memset(pass->logprobs, 0, (size_t)batch->n_tokens * sizeof(double));
+    run_steps(engine, pass, 0, engine->graph->n_ops);
+    return MM_OK;
+}
+
 mm_status mm_engine_eval(mm_engine *engine, const mm_batch *batch, mm_loss *loss, mm_err *err)
 {
     mm_pass pass = {.loss = loss};
-    *loss = (mm_loss){0};
-    MM_TRY(prepare_batch(engine, batch, &pass, err));
-    for (int32_t s = 0; s < engine->graph->n_ops; s++)
-        run_step(engine, &pass, s);
-    return MM_OK;
+    return run_forward(engine, batch, &pass, err);
+}
+
+mm_status mm_engine_logprobs(mm_engine *engine, const mm_batch *batch, double *logprobs,
+                             mm_err *err)
+{
+    mm_loss loss;
+    mm_pass pass = {.loss = &loss, .logprobs = logprobs};
+    return run_forward(engine, batch, &pass, err);
 }
 
 mm_status mm_engine_backward(mm_engine *engine, const mm_batch *batch, double loss_scale,
@@ -184,9 +220,91 @@ mm_status mm_engine_backward(mm_engine *engine, const mm_batch *batch, double lo
         .loss = loss, .loss_scale = loss_scale, .micro_step = micro_step, .dropout_on = true};
     *loss = (mm_loss){0};
     MM_TRY(prepare_batch(engine, batch, &pass, err));
-    // The head's backward computes the loss too: its forward is the one step left out.
-    for (int32_t s = 0; s < engine->graph->n_steps; s++)
-        if (s != engine->graph->n_ops - 1) run_step(engine, &pass, s);
+    run_both_ways(engine, &pass);
+    return MM_OK;
+}
+
+mm_status mm_engine_forward(mm_engine *engine, const mm_batch *batch, uint64_t micro_step,
+                            double *logprobs, mm_loss *loss, mm_err *err)
+{
+    MM_ASSERT(engine->options.training);
+    mm_pass pass = {
+        .loss = loss, .logprobs = logprobs, .micro_step = micro_step, .dropout_on = true};
+    MM_TRY(run_forward(engine, batch, &pass, err));
+    engine->pending = (mm_engine_pending){batch->tokens, batch->n_tokens, micro_step};
+    return MM_OK;
+}
+
+mm_status mm_engine_backward_weighted(mm_engine *engine, const mm_batch *batch,
+                                      const double *weights, double loss_scale, uint64_t micro_step,
+                                      mm_err *err)
+{
+    MM_ASSERT(engine->options.training);
+    const mm_engine_pending pending = engine->pending;
+    if (!pending.tokens || pending.tokens != batch->tokens || pending.n_tokens != batch->n_tokens ||
+        pending.micro_step != micro_step)
+        return MM_FAIL(err, MM_EUSAGE,
+                       "weighted backward of %d tokens, micro-step %llu: expected the forward of "
+                       "the same batch just before it",
+                       (int)batch->n_tokens, (unsigned long long)micro_step);
+    mm_loss loss = {0};
+    mm_pass pass = {.loss = &loss,
+                    .weights = weights,
+                    .loss_scale = loss_scale,
+                    .micro_step = micro_step,
+                    .dropout_on = true};
+    MM_TRY(prepare_batch(engine, batch, &pass, err));
+    run_steps(engine, &pass, engine->graph->n_ops, engine->graph->n_steps);
+    return MM_OK;
+}
+
+static mm_status check_teacher(const mm_engine *engine, const mm_teacher *teacher, mm_err *err)
+{
+    static const char *const NAMES[] = {[MM_F32] = "fp32", [MM_F64] = "fp64", [MM_BF16] = "bf16"};
+    MM_ASSERT(teacher->engine != engine);
+    const int32_t V = mm_model_config_of(engine->model)->vocab_size;
+    const int32_t teacher_V = mm_model_config_of(teacher->engine->model)->vocab_size;
+    if (teacher->engine->backend != engine->backend)
+        return MM_FAIL(err, MM_EUSAGE, "teacher computes in %s: expected %s as the student",
+                       NAMES[teacher->engine->backend->dtype], NAMES[engine->backend->dtype]);
+    if (teacher_V < V)
+        return MM_FAIL(err, MM_EUSAGE,
+                       "teacher has a vocabulary of %d: expected at least the %d "
+                       "of the student",
+                       (int)teacher_V, (int)V);
+    if (!(teacher->alpha >= 0 && teacher->alpha <= 1))
+        return MM_FAIL(err, MM_ECONFIG, "share of the cross entropy %g: expected 0 to 1",
+                       teacher->alpha);
+    if (!(teacher->temperature > 0 && isfinite(teacher->temperature)))
+        return MM_FAIL(err, MM_ECONFIG, "temperature %g: expected more than 0",
+                       teacher->temperature);
+    return MM_OK;
+}
+
+mm_status mm_engine_distill(mm_engine *engine, const mm_teacher *teacher, const mm_batch *batch,
+                            double loss_scale, uint64_t micro_step, mm_distill_loss *loss,
+                            mm_err *err)
+{
+    MM_ASSERT(engine->options.training);
+    mm_engine *other = teacher->engine;
+    mm_pass other_pass = {0};
+    mm_loss cross_entropy = {0};
+    *loss = (mm_distill_loss){0};
+    MM_TRY(check_teacher(engine, teacher, err));
+    const int32_t other_head = other->graph->n_ops - 1;
+    mm_op_teacher source = {.alpha = teacher->alpha, .temperature = teacher->temperature};
+    mm_pass pass = {.loss = &cross_entropy,
+                    .teacher = &source,
+                    .loss_scale = loss_scale,
+                    .micro_step = micro_step,
+                    .dropout_on = true};
+    MM_TRY(prepare_batch(engine, batch, &pass, err));
+    MM_TRY(prepare_batch(other, batch, &other_pass, err));
+    run_steps(other, &other_pass, 0, other_head);
+    const mm_op_args head = forward_args(other, &other_pass, other_head);
+    source.head = &head;
+    run_both_ways(engine, &pass);
+    *loss = (mm_distill_loss){cross_entropy.sum, source.divergence, cross_entropy.count};
     return MM_OK;
 }
 

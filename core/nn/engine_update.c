@@ -82,7 +82,7 @@ mm_status mm_engine_step(mm_engine *engine, const mm_adamw *adamw, double *grad_
     if (!adamw->decay_all) job.kept.keep = 1.0;
     const int64_t start_ns = mm_mono_ns();
     mm_pool_run(engine->pool, engine->n_spans, adamw_item, &job);
-    engine->is_packed = false;
+    mm_engine_reload(engine);
     enum { READ_AND_WRITTEN = 8 }; // weight, gradient and two moments, each way
     mm_profile_add(engine->profile, "adamw", "update", false, mm_mono_ns() - start_ns, 0,
                    (double)engine->table.n_elements * READ_AND_WRITTEN *
