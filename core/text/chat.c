@@ -17,6 +17,12 @@
 
 enum { JSON_DEPTH_MAX = 128 };
 
+static const char *const MASK_NAMES[] = {[MM_MASK_ANSWERS] = "all-answers",
+                                         [MM_MASK_LAST_ANSWER] = "last-answer",
+                                         [MM_MASK_WITH_SYSTEM] = "with-system",
+                                         [MM_MASK_ALL] = "all"};
+enum { MASKS = sizeof MASK_NAMES / sizeof MASK_NAMES[0] };
+
 static const char THINK_OPEN[] = "<think>";
 static const char THINK_CLOSE[] = "</think>";
 
@@ -44,9 +50,26 @@ typedef struct learned_range {
 typedef struct rendering {
     mm_str *text;
     size_t text_start; /* length of *text before; offsets below count from there */
-    mm_str guards;     /* mm_guard[] as bytes */
-    mm_str learned;    /* learned_range[] as bytes */
+    mm_mask_kind mask;
+    mm_str guards;  /* mm_guard[] as bytes */
+    mm_str learned; /* learned_range[] as bytes, in the order of the text */
 } rendering;
+
+mm_status mm_mask_kind_parse(const char *name, mm_mask_kind *out, mm_err *err)
+{
+    for (int i = 0; i < MASKS; i++) {
+        if (strcmp(name, MASK_NAMES[i]) != 0) continue;
+        *out = (mm_mask_kind)i;
+        return MM_OK;
+    }
+    return MM_FAIL(err, MM_EUSAGE, "unknown mask \"%.40s\"; expected one of: " MM_MASK_KINDS, name);
+}
+
+const char *mm_mask_kind_name(mm_mask_kind mask)
+{
+    MM_ASSERT((int)mask >= 0 && (int)mask < MASKS);
+    return MASK_NAMES[mask];
+}
 
 /* Marks everything up to the end of the text, since the last mark, as being of this level. */
 static void mark(rendering *out, mm_guard_level level)
@@ -74,6 +97,19 @@ static void put_slice(rendering *out, slice content, mm_guard_level level)
 {
     mm_str_add_bytes(out->text, content.text, content.length);
     mark(out, level);
+}
+
+/* Everything from `begin` to the end of the text is learned. */
+static void learn_from(rendering *out, size_t begin)
+{
+    const learned_range range = {.begin = begin, .end = out->text->length - out->text_start};
+    mm_str_add_bytes(&out->learned, &range, sizeof range);
+}
+
+static void end_system_turn(rendering *out, size_t begin)
+{
+    put(out, "<|im_end|>\n");
+    if (out->mask == MM_MASK_WITH_SYSTEM) learn_from(out, begin);
 }
 
 static slice slice_of(const char *text) { return (slice){.text = text, .length = strlen(text)}; }
@@ -186,6 +222,7 @@ static mm_status render_head(rendering *out, const mm_conversation *conversation
     const size_t n_tools = json_array_size(conversation->tools);
     if (n_tools == 0 && !has_system) return MM_OK;
     put(out, "<|im_start|>system\n");
+    const size_t begin = out->text->length - out->text_start;
     if (has_system) put_slice(out, slice_of(first->content), MM_GUARD_TAGS);
     if (n_tools > 0) {
         put(out, has_system ? "\n\n" : "");
@@ -197,7 +234,7 @@ static mm_status render_head(rendering *out, const mm_conversation *conversation
         }
         put(out, TOOLS_TAIL);
     }
-    put(out, "<|im_end|>\n");
+    end_system_turn(out, begin);
     return MM_OK;
 }
 
@@ -230,21 +267,46 @@ static mm_status render_tool_calls(rendering *out, const json_t *calls, bool has
     return MM_OK;
 }
 
+/* What an assistant turn says and what it thought before, by the rules of the template. */
+typedef struct assistant_parts {
+    slice content;
+    slice reasoning;
+} assistant_parts;
+
+static assistant_parts part_assistant(const mm_message *message)
+{
+    assistant_parts parts = {.content = slice_of(message->content),
+                             .reasoning = {.text = "", .length = 0}};
+    const char *close = strstr(message->content, THINK_CLOSE);
+    if (message->reasoning_content) {
+        parts.reasoning = slice_of(message->reasoning_content);
+    } else if (close) {
+        parts.reasoning.text = message->content;
+        parts.reasoning.length = (size_t)(close - message->content);
+        parts.reasoning = after_last(trim_newlines(parts.reasoning, false, true), THINK_OPEN);
+        parts.content = trim_newlines(after_last(parts.content, THINK_CLOSE), true, false);
+    }
+    parts.reasoning = trim_newlines(parts.reasoning, true, true);
+    return parts;
+}
+
+bool mm_chat_has_empty_think(const mm_conversation *conversation)
+{
+    for (size_t i = 0; i < conversation->count; i++) {
+        const mm_message *message = &conversation->messages[i];
+        if (strcmp(message->role, "assistant") == 0 &&
+            part_assistant(message).reasoning.length == 0)
+            return true;
+    }
+    return false;
+}
+
 static mm_status render_assistant(rendering *out, const mm_message *message,
                                   const mm_chat_options *options, mm_err *err)
 {
-    slice content = slice_of(message->content);
-    slice reasoning = {.text = "", .length = 0};
-    const char *close = strstr(message->content, THINK_CLOSE);
-    if (message->reasoning_content) {
-        reasoning = slice_of(message->reasoning_content);
-    } else if (close) {
-        reasoning.text = message->content;
-        reasoning.length = (size_t)(close - message->content);
-        reasoning = after_last(trim_newlines(reasoning, false, true), THINK_OPEN);
-        content = trim_newlines(after_last(content, THINK_CLOSE), true, false);
-    }
-    reasoning = trim_newlines(reasoning, true, true);
+    const assistant_parts parts = part_assistant(message);
+    const slice reasoning = parts.reasoning;
+    const slice content = parts.content;
     const bool has_content = content.length > 0; // before its leading newlines go
 
     put(out, "<|im_start|>assistant\n");
@@ -257,8 +319,8 @@ static mm_status render_assistant(rendering *out, const mm_message *message,
     put_slice(out, trim_newlines(content, true, false), MM_GUARD_TAGS);
     MM_TRY(render_tool_calls(out, message->tool_calls, has_content, err));
     put(out, "<|im_end|>\n");
-    const learned_range range = {.begin = begin, .end = out->text->length - out->text_start};
-    mm_str_add_bytes(&out->learned, &range, sizeof range);
+    if (out->mask == MM_MASK_LAST_ANSWER) mm_str_clear(&out->learned);
+    learn_from(out, begin);
     return MM_OK;
 }
 
@@ -283,8 +345,12 @@ static mm_status render_message(rendering *out, const mm_conversation *conversat
         return MM_OK;
     }
     put(out, is_system ? "<|im_start|>system\n" : "<|im_start|>user\n");
+    const size_t begin = out->text->length - out->text_start;
     put_slice(out, slice_of(message->content), is_system ? MM_GUARD_TAGS : MM_GUARD_TEXT);
-    put(out, "<|im_end|>\n");
+    if (is_system)
+        end_system_turn(out, begin);
+    else
+        put(out, "<|im_end|>\n");
     return MM_OK;
 }
 
@@ -317,6 +383,7 @@ static mm_status render(rendering *out, const mm_conversation *conversation,
 {
     static const mm_chat_options plain = {0};
     if (!options) options = &plain;
+    out->mask = options->mask;
     if (conversation->count == 0)
         return MM_FAIL(err, MM_EFORMAT, "a conversation without messages");
     if (conversation->tools && !json_is_array(conversation->tools))
@@ -339,6 +406,10 @@ static mm_status render(rendering *out, const mm_conversation *conversation,
     if (options->generation_prompt) {
         put(out, "<|im_start|>assistant\n<think>\n");
         if (!options->open_thinking) put(out, "\n</think>\n\n");
+    }
+    if (out->mask == MM_MASK_ALL) {
+        mm_str_clear(&out->learned);
+        learn_from(out, 0);
     }
     MM_TRY(mm_str_check(out->text, err));
     MM_TRY(mm_str_check(&out->guards, err));

@@ -35,7 +35,7 @@ typedef struct mm_conversation {
 typedef enum mm_mask_kind {
     MM_MASK_ANSWERS = 0, /* all of the assistant's words: think block, content, end of the turn */
     MM_MASK_LAST_ANSWER, /* of the last assistant turn only */
-    MM_MASK_WITH_SYSTEM, /* the assistant's words and the content of system turns */
+    MM_MASK_WITH_SYSTEM, /* the assistant's words and system turns, through their ends */
     MM_MASK_ALL          /* every token: pretraining on conversations */
 } mm_mask_kind;
 /* The names of --mask. */
@@ -50,11 +50,15 @@ typedef struct mm_chat_options {
     mm_mask_kind mask;
 } mm_chat_options;
 
+/* Whether some assistant turn is rendered with an empty think block. */
+bool mm_chat_has_empty_think(const mm_conversation *conversation);
+
 /* The rendered text; appended. Borrowed inputs. */
 MM_NODISCARD mm_status mm_chat_render(const mm_conversation *conversation,
                                       const mm_chat_options *options, mm_str *out, mm_err *err);
-/* The ids. If `mask` is not NULL it gets one byte per id: 1 where the assistant's words are learned
- * (docs/minimind.md: think block, content, <|im_end|> and the newline after it). */
+/* The ids. If `mask` is not NULL it gets one byte per id: 1 where it is learned. A word of a turn
+ * that melts into one id with the newline before it belongs to the template, the rest of the turn
+ * is learned (docs/minimind.md). */
 MM_NODISCARD mm_status mm_chat_encode(const mm_tokenizer *tokenizer,
                                       const mm_conversation *conversation,
                                       const mm_chat_options *options, mm_ids *ids, mm_str *mask,

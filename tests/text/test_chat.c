@@ -183,6 +183,94 @@ static void the_mask_covers_what_the_assistant_said(void **state)
     }
 }
 
+/* The text of the learned ids, turns parted by nothing. */
+static void learned_text(const mm_conversation *conversation, const mm_chat_options *options,
+                         mm_str *out)
+{
+    mm_err err;
+    mm_ids ids = {.count = 0};
+    mm_str mask = {0};
+    mm_str_clear(out);
+    assert_ok(mm_chat_encode(tokenizer, conversation, options, &ids, &mask, &err));
+    for (size_t k = 0; k < ids.count; k++)
+        if (mask.data[k])
+            assert_ok(mm_tokenizer_decode(tokenizer, &ids.data[k], 1, false, out, &err));
+    mm_str_drop(&mask);
+    mm_ids_drop(&ids);
+}
+
+static void every_kind_of_mask_learns_its_own_turns(void **state)
+{
+    (void)state;
+    static const mm_message MESSAGES[] = {
+        {.role = "system", .content = "S"},    {.role = "user", .content = "U"},
+        {.role = "assistant", .content = "A"}, {.role = "assistant", .content = "B"},
+        {.role = "system", .content = "T"},    {.role = "tool", .content = "R"},
+        {.role = "assistant", .content = "C"}, {.role = "user", .content = "V"}};
+    static const char *const EXPECTED[] = {
+        [MM_MASK_ANSWERS] = "A<|im_end|>\nB<|im_end|>\nC<|im_end|>\n",
+        [MM_MASK_LAST_ANSWER] = "C<|im_end|>\n",
+        [MM_MASK_WITH_SYSTEM] =
+            "S<|im_end|>\nA<|im_end|>\nB<|im_end|>\nT<|im_end|>\nC<|im_end|>\n"};
+    const mm_conversation conversation = {.messages = MESSAGES, .count = 8};
+    mm_err err;
+    mm_str found = {0};
+    mm_str whole = {0};
+    for (int mask = MM_MASK_ANSWERS; mask <= MM_MASK_ALL; mask++) {
+        const mm_chat_options options = {.drop_empty_think = true, .mask = (mm_mask_kind)mask};
+        mm_mask_kind parsed;
+        assert_ok(mm_mask_kind_parse(mm_mask_kind_name(options.mask), &parsed, &err));
+        assert_int_equal(parsed, mask);
+        learned_text(&conversation, &options, &found);
+        mm_str_clear(&whole);
+        assert_ok(mm_chat_render(&conversation, &options, &whole, &err));
+        assert_string_equal(mm_str_text(&found),
+                            mask == MM_MASK_ALL ? mm_str_text(&whole) : EXPECTED[mask]);
+    }
+    // Without an answer, or without a system turn, there is nothing of it to be learned.
+    const mm_conversation question = {.messages = MESSAGES, .count = 2};
+    learned_text(&question, &(mm_chat_options){.mask = MM_MASK_LAST_ANSWER}, &found);
+    assert_string_equal(mm_str_text(&found), "");
+    assert_int_equal(mm_mask_kind_parse("answers", &(mm_mask_kind){0}, &err), MM_EUSAGE);
+    assert_non_null(strstr(err.message, MM_MASK_KINDS));
+    mm_str_drop(&whole);
+    mm_str_drop(&found);
+}
+
+static void an_empty_think_block_is_told_by_the_rules_of_the_template(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *role;
+        const char *content;
+        const char *reasoning;
+        bool has_empty;
+    } CASES[] = {{"assistant", "A", NULL, true},
+                 {"assistant", "<think>R</think>A", NULL, false},
+                 {"assistant", "<think>\n\n</think>A", NULL, true},
+                 {"assistant", "A", "R", false},
+                 {"assistant", "<think>R</think>A", "", true},
+                 {"user", "A", NULL, false}};
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        const mm_message messages[] = {
+            {.role = "assistant", .content = "x", .reasoning_content = "thought"},
+            {.role = CASES[i].role,
+             .content = CASES[i].content,
+             .reasoning_content = CASES[i].reasoning}};
+        const mm_conversation conversation = {.messages = messages, .count = 2};
+        mm_err err;
+        mm_str kept = {0};
+        mm_str dropped = {0};
+        assert_int_equal(mm_chat_has_empty_think(&conversation), CASES[i].has_empty);
+        assert_ok(mm_chat_render(&conversation, NULL, &kept, &err));
+        assert_ok(mm_chat_render(&conversation, &(mm_chat_options){.drop_empty_think = true},
+                                 &dropped, &err));
+        assert_int_equal(kept.length != dropped.length, CASES[i].has_empty);
+        mm_str_drop(&kept);
+        mm_str_drop(&dropped);
+    }
+}
+
 static void impossible_conversations_are_refused(void **state)
 {
     (void)state;
@@ -254,6 +342,8 @@ int main(void)
         cmocka_unit_test(tool_results_of_a_run_share_a_turn),
         cmocka_unit_test(typed_tokens_stay_text),
         cmocka_unit_test(the_mask_covers_what_the_assistant_said),
+        cmocka_unit_test(every_kind_of_mask_learns_its_own_turns),
+        cmocka_unit_test(an_empty_think_block_is_told_by_the_rules_of_the_template),
         cmocka_unit_test(impossible_conversations_are_refused),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);

@@ -103,6 +103,13 @@ static const conversation_case CONVERSATIONS[] = {
      .options = {.drop_empty_think = true},
      .ids = "1 832 311 234 52 46 52 64 66 2 234 " OPENING " 53 2 234",
      .learned = "16-18"},
+    // The newline melts with the spaces into one id, so a search for the opening's ids would find
+    // nothing to learn here.
+    {.messages = {{.role = "user", .content = "1+1=?"}, {.role = "assistant", .content = "    2"}},
+     .count = 2,
+     .options = {.drop_empty_think = true},
+     .ids = "1 832 311 234 52 46 52 64 66 2 234 1 1388 570 811 725 546 2 234",
+     .learned = "16-18"},
     {.messages = {{.role = "user", .content = "hi"},
                   {.role = "assistant", .content = "Hello.", .reasoning_content = "greet back"}},
      .count = 2,
