@@ -38,6 +38,7 @@ static const mm_op_info INFOS[MM_OP_COUNT] = {
     [MM_OP_ADD_RMSNORM] = {"add_rmsnorm", .n_in = 2, .n_out = 3, .reads_aux = true,
                            .reads_sum = true},
     [MM_OP_LINEAR] = {"linear", .n_in = 1, .n_out = 1, .reads_in = true},
+    [MM_OP_LORA] = {"lora", .n_in = 2, .n_out = 2, .reads_in = true, .reads_aux = true},
     [MM_OP_QKNORM_ROPE] = {"qknorm_rope", .n_in = 1, .n_out = 2, .reads_in = true,
                            .reads_aux = true},
     [MM_OP_ATTENTION] = {"attention", .n_in = 1, .n_out = 2, .reads_in = true, .reads_out = true,

@@ -6,6 +6,7 @@
 #include "core/nn/decoder.h"
 
 #include "core/base/mem.h"
+#include "core/nn/lora.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -17,7 +18,7 @@ enum {
 };
 
 typedef struct packed_weight {
-    const void *source; // (n_out, n_in)
+    const mm_tensor *source; // the first of the weights that lie side by side
     void *packed;
     int64_t n_in;
     int64_t n_out;
@@ -52,6 +53,7 @@ struct mm_decoder {
     const void *embedding; // (V, C)
     const void *final_norm;
     packed_weight head; // (V, C)
+    float *merged;      // weights with their adapters, one after the other; NULL: none
     mm_cache_block *blocks;
     int32_t *positions;
     void *rope_cos; // (max_tokens, D/2)
@@ -68,18 +70,18 @@ struct mm_decoder {
     void *logits;  // (rows, V), real
 };
 
-static const void *weight_named(const mm_model *model, const char *name)
+static const mm_tensor *tensor_named(const mm_model *model, const char *name)
 {
     const mm_tensor *tensor = mm_model_find(model, name);
     MM_ASSERT(tensor);
-    return tensor->data;
+    return tensor;
 }
 
-static const void *layer_weight(const mm_model *model, int32_t layer, const char *part)
+static const mm_tensor *layer_tensor(const mm_model *model, int32_t layer, const char *part)
 {
     char name[sizeof((mm_tensor *)0)->name];
     snprintf(name, sizeof name, "model.layers.%d.%s.weight", layer, part);
-    return weight_named(model, name);
+    return tensor_named(model, name);
 }
 
 // Query, key and value projections lie side by side in the model, as gate and up do.
@@ -89,21 +91,21 @@ static void find_weights(mm_decoder *decoder)
     const mm_model_config *config = &decoder->config;
     for (int32_t i = 0; i < config->num_hidden_layers; i++) {
         layer_weights *layer = &decoder->layers[i];
-        layer->input_norm = layer_weight(model, i, "input_layernorm");
-        layer->qkv.source = layer_weight(model, i, "self_attn.q_proj");
-        layer->o_proj.source = layer_weight(model, i, "self_attn.o_proj");
+        layer->input_norm = layer_tensor(model, i, "input_layernorm")->data;
+        layer->qkv.source = layer_tensor(model, i, "self_attn.q_proj");
+        layer->o_proj.source = layer_tensor(model, i, "self_attn.o_proj");
         if (config->qk_norm) {
-            layer->q_norm = layer_weight(model, i, "self_attn.q_norm");
-            layer->k_norm = layer_weight(model, i, "self_attn.k_norm");
+            layer->q_norm = layer_tensor(model, i, "self_attn.q_norm")->data;
+            layer->k_norm = layer_tensor(model, i, "self_attn.k_norm")->data;
         }
-        layer->post_norm = layer_weight(model, i, "post_attention_layernorm");
-        layer->gate_up.source = layer_weight(model, i, "mlp.gate_proj");
-        layer->down.source = layer_weight(model, i, "mlp.down_proj");
+        layer->post_norm = layer_tensor(model, i, "post_attention_layernorm")->data;
+        layer->gate_up.source = layer_tensor(model, i, "mlp.gate_proj");
+        layer->down.source = layer_tensor(model, i, "mlp.down_proj");
     }
-    decoder->embedding = weight_named(model, "model.embed_tokens.weight");
-    decoder->final_norm = weight_named(model, "model.norm.weight");
-    decoder->head.source =
-        config->tie_word_embeddings ? decoder->embedding : weight_named(model, "lm_head.weight");
+    decoder->head.source = tensor_named(
+        model, config->tie_word_embeddings ? "model.embed_tokens.weight" : "lm_head.weight");
+    decoder->embedding = tensor_named(model, "model.embed_tokens.weight")->data;
+    decoder->final_norm = tensor_named(model, "model.norm.weight")->data;
 }
 
 /* Hands out pieces of one block: run once without memory to measure, once with it. */
@@ -186,6 +188,10 @@ static void lay_out(mm_decoder *decoder, carver *from)
     decoder->ffn = carve(from, T, F, act_bytes);
     decoder->logits = carve(from, decoder->n_rows, config->vocab_size, real_bytes);
     decoder->head = carve_weight(decoder, from, C, config->vocab_size);
+    if (config->lora_rank > 0) {
+        const int64_t widest = (H + 2 * K) * D > 2 * F ? (H + 2 * K) * D : 2 * F;
+        decoder->merged = carve(from, widest, C, sizeof *decoder->merged);
+    }
     for (int32_t i = 0; i < config->num_hidden_layers; i++)
         lay_out_layer(decoder, from, decoder->layers ? &decoder->layers[i] : NULL);
 }
@@ -275,10 +281,23 @@ void mm_decoder_free(mm_decoder *decoder)
     mm_free(decoder);
 }
 
+// The weight as it stands in the model, or with its adapters added.
+static const void *values_of(const mm_decoder *decoder, const packed_weight *weight)
+{
+    if (!decoder->merged || weight == &decoder->head) return weight->source->data;
+    int64_t rows = 0;
+    for (const mm_tensor *part = weight->source; rows < weight->n_out; part++) {
+        mm_lora_merged(decoder->model, part->name, decoder->merged + rows * weight->n_in);
+        rows += part->shape[0];
+    }
+    MM_ASSERT(rows == weight->n_out);
+    return decoder->merged;
+}
+
 static void pack(const mm_decoder *decoder, const packed_weight *weight)
 {
-    decoder->backend->pack_weight(&decoder->pass.work, weight->source, weight->n_in, weight->n_out,
-                                  false, weight->packed);
+    decoder->backend->pack_weight(&decoder->pass.work, values_of(decoder, weight), weight->n_in,
+                                  weight->n_out, false, weight->packed);
 }
 
 void mm_decoder_reload(mm_decoder *decoder)

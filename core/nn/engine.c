@@ -29,7 +29,8 @@ static int64_t spans_of(const mm_model_table *table)
 {
     int64_t n = 0;
     for (int32_t i = 0; i < table->n_tensors; i++)
-        n += (table->tensors[i].count + SPAN_ELEMENTS - 1) / SPAN_ELEMENTS;
+        if (table->tensors[i].trains)
+            n += (table->tensors[i].count + SPAN_ELEMENTS - 1) / SPAN_ELEMENTS;
     return n;
 }
 
@@ -113,6 +114,7 @@ static void fill_spans(mm_engine *engine)
 {
     for (int32_t i = 0; i < engine->table.n_tensors; i++) {
         const mm_tensor *tensor = &engine->table.tensors[i];
+        if (!tensor->trains) continue;
         for (int64_t at = 0; at < tensor->count; at += SPAN_ELEMENTS) {
             const int64_t left = tensor->count - at;
             engine->spans[engine->n_spans++] = (mm_engine_span){

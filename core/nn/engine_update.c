@@ -11,13 +11,24 @@ static char *element(const mm_engine *engine, mm_class cls, int64_t index)
     return (char *)engine->blocks[cls] + (size_t)index * engine->backend->real_bytes;
 }
 
+// Gradients and moments begin with the first tensor that trains.
+static int64_t trained(const mm_engine *engine, int64_t offset)
+{
+    return offset - engine->table.first_trained;
+}
+
+static double n_trained(const mm_engine *engine)
+{
+    return (double)engine->graph->elements[MM_CLASS_GRAD];
+}
+
 static void squares_item(void *context, int64_t item, int32_t thread)
 {
     (void)thread;
     mm_engine *engine = context;
     const mm_engine_span *piece = &engine->spans[item];
-    engine->span_squares[item] =
-        engine->backend->sum_squares(element(engine, MM_CLASS_GRAD, piece->offset), piece->count);
+    engine->span_squares[item] = engine->backend->sum_squares(
+        element(engine, MM_CLASS_GRAD, trained(engine, piece->offset)), piece->count);
 }
 
 typedef struct adamw_job {
@@ -34,11 +45,11 @@ static void adamw_item(void *context, int64_t item, int32_t thread)
     const mm_engine_span *piece = &engine->spans[item];
     const mm_adamw_factors *factors =
         engine->table.tensors[piece->tensor].decays ? &job->decayed : &job->kept;
+    const int64_t at = trained(engine, piece->offset);
     engine->backend->adamw(
-        element(engine, MM_CLASS_PARAM, piece->offset),
-        element(engine, MM_CLASS_GRAD, piece->offset),
-        element(engine, MM_CLASS_STATE, piece->offset),
-        element(engine, MM_CLASS_STATE, engine->table.n_elements + piece->offset), piece->count,
+        element(engine, MM_CLASS_PARAM, piece->offset), element(engine, MM_CLASS_GRAD, at),
+        element(engine, MM_CLASS_STATE, at),
+        element(engine, MM_CLASS_STATE, engine->graph->elements[MM_CLASS_GRAD] + at), piece->count,
         factors);
 }
 
@@ -48,7 +59,7 @@ static mm_status gradient_norm(mm_engine *engine, double *norm, mm_err *err)
     const int64_t start_ns = mm_mono_ns();
     mm_pool_run(engine->pool, engine->n_spans, squares_item, engine);
     mm_profile_add(engine->profile, "grad_norm", "update", false, mm_mono_ns() - start_ns, 0,
-                   (double)engine->table.n_elements * (double)engine->backend->real_bytes);
+                   n_trained(engine) * (double)engine->backend->real_bytes);
     double sum = 0;
     for (int32_t i = 0; i < engine->n_spans; i++) {
         if (!isfinite(engine->span_squares[i])) {
@@ -82,11 +93,13 @@ mm_status mm_engine_step(mm_engine *engine, const mm_adamw *adamw, double *grad_
     if (!adamw->decay_all) job.kept.keep = 1.0;
     const int64_t start_ns = mm_mono_ns();
     mm_pool_run(engine->pool, engine->n_spans, adamw_item, &job);
+    // Adapters are not packed: the copies of their base stay good.
+    const bool is_packed = engine->is_packed && engine->table.first_trained > 0;
     mm_engine_reload(engine);
+    engine->is_packed = is_packed;
     enum { READ_AND_WRITTEN = 8 }; // weight, gradient and two moments, each way
     mm_profile_add(engine->profile, "adamw", "update", false, mm_mono_ns() - start_ns, 0,
-                   (double)engine->table.n_elements * READ_AND_WRITTEN *
-                       (double)engine->backend->real_bytes);
+                   n_trained(engine) * READ_AND_WRITTEN * (double)engine->backend->real_bytes);
     return MM_OK;
 }
 
@@ -103,6 +116,7 @@ void *mm_engine_moment1(mm_engine *engine) { return engine->blocks[MM_CLASS_STAT
 
 void *mm_engine_moment2(mm_engine *engine)
 {
-    return engine->options.training ? element(engine, MM_CLASS_STATE, engine->table.n_elements)
-                                    : NULL;
+    return engine->options.training
+               ? element(engine, MM_CLASS_STATE, engine->graph->elements[MM_CLASS_GRAD])
+               : NULL;
 }

@@ -1,8 +1,11 @@
 /* Derives the backward list and plans memory. See graph.h.
  *
- * The subtle rule: the backward of a residual addition costs nothing. The gradients of the sum and
- * of both its inputs share one memory; check_shared proves on the finished list that no reader sees
- * a later writer's values.
+ * The subtle rule: the backward of an addition costs nothing. The gradients of a residual sum and
+ * of both its inputs share one memory, and so do those of a product before and after its adapters;
+ * check_shared proves on the finished list that no reader sees a later writer's values.
+ *
+ * Frozen parameters have no gradient. An operation before which nothing trains has no backward
+ * step, and a product with a frozen weight does not keep its input.
  *
  * What costs little to make again is not kept: the results of norms and of SwiGLU, which only the
  * weight gradient of the next product reads. They are a third of what backward would need.
@@ -14,7 +17,7 @@
 #include <stdio.h>
 
 enum {
-    OPS_PER_LAYER = 11, // at most
+    OPS_PER_LAYER = 18, // at most, of which 7 adapters
     OPS_OUTSIDE = 4,
     TENSORS_PER_OP = 2 * MM_OP_MAX_OUT + 1 + 2 * 3, // outputs, their gradients, a second making,
                                                     // parameters with gradient and two moments
@@ -58,19 +61,20 @@ static int32_t new_grad(mm_graph *graph, int32_t of)
     return grad;
 }
 
-// Gradients and moments have the layout of the parameters.
-static void add_param_grads(mm_graph *graph, int64_t n_elements)
+// Gradients and moments have the layout of the parameters that train.
+static void add_param_grads(mm_graph *graph, const mm_model_table *table)
 {
     const int32_t n = graph->n_tensors;
     for (int32_t i = 0; i < n; i++) {
-        const mm_graph_tensor tensor = graph->tensors[i];
-        if (tensor.cls != MM_CLASS_PARAM) continue;
+        mm_graph_tensor tensor = graph->tensors[i];
+        if (tensor.cls != MM_CLASS_PARAM || tensor.offset < table->first_trained) continue;
+        tensor.offset -= table->first_trained;
         graph->tensors[i].grad = mm_graph_tensor_add(graph, tensor.name, MM_CLASS_GRAD, tensor.rows,
                                                      tensor.cols, tensor.offset, true);
         mm_graph_tensor_add(graph, tensor.name, MM_CLASS_STATE, tensor.rows, tensor.cols,
                             tensor.offset, true);
         mm_graph_tensor_add(graph, tensor.name, MM_CLASS_STATE, tensor.rows, tensor.cols,
-                            n_elements + tensor.offset, true);
+                            graph->elements[MM_CLASS_GRAD] + tensor.offset, true);
     }
 }
 
@@ -96,11 +100,45 @@ static int32_t cheap_maker(const mm_graph *graph, int32_t tensor)
     return MM_NONE;
 }
 
-// Appends the step that makes the input of a product again; returns the tensor it makes.
+static bool has_grads(const mm_graph *graph, const mm_graph_op *op)
+{
+    for (int i = 0; i < MM_OP_MAX_PARAM; i++)
+        if (op->param[i] != MM_NONE && graph->tensors[op->param[i]].grad != MM_NONE) return true;
+    return false;
+}
+
+static bool needs_backward(const mm_graph *graph, const mm_graph_op *op)
+{
+    for (int i = 0; i < MM_OP_MAX_IN; i++)
+        if (op->in[i] != MM_NONE && graph->tensors[op->in[i]].needs_grad) return true;
+    return has_grads(graph, op);
+}
+
+static void find_needs(mm_graph *graph)
+{
+    for (int32_t at = 0; at < graph->n_ops; at++) {
+        const mm_graph_op *op = &graph->ops[at];
+        const bool needs = needs_backward(graph, op);
+        for (int i = 0; i < MM_OP_MAX_OUT; i++)
+            if (op->out[i] != MM_NONE) graph->tensors[op->out[i]].needs_grad = needs;
+    }
+}
+
+// Whether the backward of this operation multiplies with its input: for the gradient of a weight.
+static bool multiplies_input(const mm_graph *graph, const mm_graph_op *op)
+{
+    return op->kind == MM_OP_LORA || (op->kind == MM_OP_LINEAR && has_grads(graph, op));
+}
+
+// Appends the step that makes the input of a product again, once for all that read it; returns the
+// tensor it makes.
 static int32_t make_again(mm_graph *graph, int32_t tensor)
 {
     const int32_t maker = cheap_maker(graph, tensor);
     if (maker == MM_NONE) return MM_NONE;
+    for (int32_t s = graph->n_ops; s < graph->n_steps; s++)
+        if (graph->steps[s].kind == MM_STEP_AGAIN && graph->steps[s].op == maker)
+            return graph->steps[s].again;
     char name[48];
     snprintf(name, sizeof name, "%.40s.again", graph->tensors[tensor].name);
     const mm_graph_tensor kept = graph->tensors[tensor];
@@ -111,7 +149,10 @@ static int32_t make_again(mm_graph *graph, int32_t tensor)
     return again;
 }
 
-// The gradients of the sum and of both its inputs are one.
+// Whether the gradient of input i is that of the result, which this operation leaves as it is.
+static bool passes_on(const mm_graph_op *op, int i) { return op->kind == MM_OP_LORA && i == 1; }
+
+// The gradients of the sum and of both its inputs are one, whether both are wanted or not.
 static void derive_sum(mm_graph *graph, const mm_graph_op *op, mm_graph_step *step)
 {
     const int32_t sum = op->out[2];
@@ -123,6 +164,22 @@ static void derive_sum(mm_graph *graph, const mm_graph_op *op, mm_graph_step *st
     }
 }
 
+// The gradients of the other operations' inputs.
+static void derive_inputs(mm_graph *graph, const mm_graph_op *op, mm_graph_step *step)
+{
+    for (int i = 0; i < MM_OP_MAX_IN; i++) {
+        const int32_t x = op->in[i];
+        if (x == MM_NONE || !graph->tensors[x].needs_grad) continue;
+        step->d_in_add[i] = graph->tensors[x].grad != MM_NONE;
+        if (passes_on(op, i)) {
+            MM_ASSERT(!step->d_in_add[i]);
+            share_grad(graph, x, graph->tensors[op->out[0]].grad);
+        } else if (!step->d_in_add[i]) {
+            new_grad(graph, x);
+        }
+    }
+}
+
 // Walks the forward list backwards. The first step that writes a gradient overwrites, later ones
 // add.
 static void derive_backward(mm_graph *graph, bool keep_all)
@@ -130,16 +187,12 @@ static void derive_backward(mm_graph *graph, bool keep_all)
     for (int32_t at = graph->n_ops - 1; at >= 0; at--) {
         const mm_graph_op *op = &graph->ops[at];
         mm_graph_step step = {.op = at, .kind = MM_STEP_BACKWARD, .again = MM_NONE};
-        if (op->kind == MM_OP_LINEAR && !keep_all) step.again = make_again(graph, op->in[0]);
+        if (!needs_backward(graph, op)) continue;
+        if (multiplies_input(graph, op) && !keep_all) step.again = make_again(graph, op->in[0]);
         if (op->kind == MM_OP_ADD_RMSNORM) {
             derive_sum(graph, op, &step);
         } else {
-            for (int i = 0; i < MM_OP_MAX_IN; i++) {
-                const int32_t x = op->in[i];
-                if (x == MM_NONE) continue;
-                step.d_in_add[i] = graph->tensors[x].grad != MM_NONE;
-                if (!step.d_in_add[i]) new_grad(graph, x);
-            }
+            derive_inputs(graph, op, &step);
         }
         graph->steps[graph->n_steps++] = step;
     }
@@ -164,13 +217,12 @@ static void touch_backward(mm_graph *graph, const mm_graph_op *op, int32_t step)
 {
     const mm_op_info *info = mm_op_info_of(op->kind);
     // Rotation alone is undone by rotating back.
-    const bool reads_in = info->reads_in && !(op->kind == MM_OP_QKNORM_ROPE && !op->attr.qk_norm);
-    for (int i = 0; i < MM_OP_MAX_IN; i++) {
-        if (op->in[i] == MM_NONE) continue;
-        const int32_t again = i == 0 ? graph->steps[step].again : MM_NONE;
-        if (reads_in) touch(graph, again == MM_NONE ? op->in[i] : again, step);
-        touch(graph, graph->tensors[op->in[i]].grad, step);
-    }
+    const bool reads_in = info->reads_in && !(op->kind == MM_OP_QKNORM_ROPE && !op->attr.qk_norm) &&
+                          !(op->kind == MM_OP_LINEAR && !multiplies_input(graph, op));
+    const int32_t again = graph->steps[step].again;
+    if (reads_in) touch(graph, again == MM_NONE ? op->in[0] : again, step);
+    for (int i = 0; i < MM_OP_MAX_IN; i++)
+        if (op->in[i] != MM_NONE) touch(graph, graph->tensors[op->in[i]].grad, step);
     if (info->reads_out) touch(graph, op->out[0], step);
     if (info->reads_aux) touch(graph, op->out[1], step);
     if (info->reads_sum) touch(graph, op->out[2], step);
@@ -211,10 +263,18 @@ static bool writes_storage(const mm_graph *graph, int32_t s, int32_t storage)
     if (graph->steps[s].kind != MM_STEP_BACKWARD) return false;
     const mm_graph_op *op = &graph->ops[graph->steps[s].op];
     for (int i = 0; i < MM_OP_MAX_IN; i++) {
-        if (op->in[i] == MM_NONE) continue;
-        if (graph->tensors[graph->tensors[op->in[i]].grad].storage == storage) return true;
+        const int32_t grad = op->in[i] == MM_NONE ? MM_NONE : graph->tensors[op->in[i]].grad;
+        if (grad == MM_NONE || passes_on(op, i)) continue;
+        if (graph->tensors[grad].storage == storage) return true;
     }
     return false;
+}
+
+// Whether the sharing gradient of `owner` is complete with the backward of this operation.
+static bool completes(const mm_graph_op *op, int32_t owner)
+{
+    if (op->kind == MM_OP_LORA) return op->in[1] == owner;
+    return op->kind == MM_OP_ADD_RMSNORM && (op->in[0] == owner || op->in[1] == owner);
 }
 
 // From the addition that completes a sharing gradient on, no other step may write into the memory
@@ -230,7 +290,7 @@ static void check_shared(const mm_graph *graph)
             if (reads_grad(graph, s, grad)) MM_ASSERT(!is_foreign);
             if (graph->steps[s].kind != MM_STEP_BACKWARD) continue;
             const bool is_own = op->in[0] == owner || op->in[1] == owner;
-            if (is_own && op->kind == MM_OP_ADD_RMSNORM) {
+            if (completes(op, owner)) {
                 is_foreign = false;
             } else if (!is_own && writes_storage(graph, s, graph->tensors[grad].storage)) {
                 is_foreign = true;
@@ -324,9 +384,10 @@ mm_status mm_graph_new(mm_graph **out, const mm_model_config *config, const mm_m
     mm_graph_decoder_build(graph, config, table);
     graph->elements[MM_CLASS_PARAM] = table->n_elements;
     if (options->is_training) {
-        add_param_grads(graph, table->n_elements);
-        graph->elements[MM_CLASS_GRAD] = table->n_elements;
-        graph->elements[MM_CLASS_STATE] = 2 * table->n_elements;
+        graph->elements[MM_CLASS_GRAD] = table->n_elements - table->first_trained;
+        graph->elements[MM_CLASS_STATE] = 2 * graph->elements[MM_CLASS_GRAD];
+        add_param_grads(graph, table);
+        find_needs(graph);
         derive_backward(graph, options->keep_all);
     }
     find_lives(graph);

@@ -13,7 +13,7 @@
 
 typedef enum mm_class {
     MM_CLASS_PARAM = 0,  /* views into the model's block */
-    MM_CLASS_GRAD,       /* same layout as the parameters */
+    MM_CLASS_GRAD,       /* same layout as the parameters that train */
     MM_CLASS_STATE,      /* first moments, then second moments, same layout each */
     MM_CLASS_ACTIVATION, /* forward values and their gradients, reused by liveness */
     MM_CLASS_COUNT
@@ -30,6 +30,7 @@ typedef struct mm_graph_tensor {
     bool is_real;    /* in `real`, else in `act` (ops.h); of a gradient: what its memory holds */
     int32_t grad;    /* its gradient, MM_NONE if there is none */
     int32_t storage; /* the tensor whose memory it shares; itself normally */
+    bool needs_grad; /* something that trains lies before it */
     int32_t first;   /* steps between which the contents matter */
     int32_t last;
 } mm_graph_tensor;

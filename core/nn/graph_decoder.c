@@ -4,10 +4,18 @@
  *   per layer: x += dropout(o_proj(attention(rope(qk_norm(qkv(norm(x)))))))
  *              x += down(silu(gate(norm(x))) up(norm(x)))   (v2: dropout)
  *   head: cross entropy of norm(x) against the labels
+ *
+ * With adapters, every linear layer is followed by those of its weights, in place.
  */
 #include "core/nn/graph.h"
 
+#include "core/nn/lora.h"
+
 #include <stdio.h>
+
+// Dropout of adapters has numbers of its own: with and without them, all other places draw the same
+// masks. MiniMind's layers have three others each.
+enum { LORA_FIRST_SITE = 1 << 13 };
 
 typedef struct builder {
     mm_graph *graph;
@@ -97,6 +105,40 @@ static int32_t linear(builder *build, const char *weight, const char *name, int3
     return op.out[0];
 }
 
+// Adds the adapter of a target to `y`, of which the columns [first, first + n_out) are the result
+// of its weight for the input `x`; returns the sum, or `y` where there is no such adapter.
+static int32_t adapter(builder *build, uint32_t target, int32_t x, int32_t y, int64_t first)
+{
+    const mm_model_config *config = build->config;
+    if (config->lora_rank == 0 || !(config->lora_targets & target)) return y;
+    int32_t i = 0;
+    while (1u << i != target)
+        i++;
+    const mm_lora_dims dims = mm_lora_target_dims(config, i);
+    const int64_t rank = config->lora_rank;
+    char name[32];
+    mm_graph_op op = new_op(MM_OP_LORA, dims.n_in, build->graph->tensors[y].cols);
+    op.attr.rank = config->lora_rank;
+    op.attr.first = first;
+    op.attr.count = dims.n_out;
+    op.attr.scale = config->lora_alpha / config->lora_rank;
+    op.attr.dropout = config->lora_dropout;
+    op.attr.site = (uint32_t)(LORA_FIRST_SITE + build->layer * MM_LORA_TARGETS + i);
+    op.in[0] = x;
+    op.in[1] = y;
+    snprintf(name, sizeof name, "%s.lora_A", mm_lora_target_part(i));
+    op.param[0] = param(build, name, rank, dims.n_in);
+    snprintf(name, sizeof name, "%s.lora_B", mm_lora_target_part(i));
+    op.param[1] = param(build, name, dims.n_out, rank);
+    snprintf(name, sizeof name, "%s.lora", mm_lora_target_name(i));
+    op.out[0] = activation(build, name, op.attr.n_out);
+    build->graph->tensors[op.out[0]].storage = build->graph->tensors[y].storage;
+    snprintf(name, sizeof name, "%s.low", mm_lora_target_name(i));
+    op.out[1] = activation(build, name, rank);
+    mm_graph_op_add(build->graph, &op);
+    return op.out[0];
+}
+
 static int32_t dropout(builder *build, const char *name, int32_t x)
 {
     // Every place keeps its number, whether it drops or not.
@@ -163,18 +205,25 @@ static int32_t decoder_layer(builder *build, int32_t *x, int32_t update)
     const int64_t C = config->hidden_size;
     const int64_t D = config->head_dim;
     const int64_t q_width = config->num_attention_heads * D;
-    const int64_t qkv_width = q_width + 2 * config->num_key_value_heads * D;
+    const int64_t kv_width = config->num_key_value_heads * D;
     const int64_t F = config->intermediate_size;
-    int32_t y = norm(build, "input_layernorm", "norm1", x, update);
-    y = linear(build, "self_attn.q_proj", "qkv", y, C,
-               qkv_width); // query, key and value lie side by side
-    y = attention(build, y);
-    y = linear(build, "self_attn.o_proj", "attn", y, q_width, C);
+    int32_t h = norm(build, "input_layernorm", "norm1", x, update);
+    int32_t y = linear(build, "self_attn.q_proj", "qkv", h, C,
+                       q_width + 2 * kv_width); // query, key and value lie side by side
+    y = adapter(build, MM_LORA_Q_PROJ, h, y, 0);
+    y = adapter(build, MM_LORA_K_PROJ, h, y, q_width);
+    y = adapter(build, MM_LORA_V_PROJ, h, y, q_width + kv_width);
+    h = attention(build, y);
+    y = linear(build, "self_attn.o_proj", "attn", h, q_width, C);
+    y = adapter(build, MM_LORA_O_PROJ, h, y, 0);
     y = dropout(build, "attn_drop", y);
-    y = norm(build, "post_attention_layernorm", "norm2", x, y);
-    y = linear(build, "mlp.gate_proj", "gate_up", y, C, 2 * F); // gate and up lie side by side
-    y = swiglu(build, y);
-    y = linear(build, "mlp.down_proj", "ffn", y, F, C);
+    h = norm(build, "post_attention_layernorm", "norm2", x, y);
+    y = linear(build, "mlp.gate_proj", "gate_up", h, C, 2 * F); // gate and up lie side by side
+    y = adapter(build, MM_LORA_GATE_PROJ, h, y, 0);
+    y = adapter(build, MM_LORA_UP_PROJ, h, y, F);
+    h = swiglu(build, y);
+    y = linear(build, "mlp.down_proj", "ffn", h, F, C);
+    y = adapter(build, MM_LORA_DOWN_PROJ, h, y, 0);
     return config->ffn_dropout ? dropout(build, "ffn_drop", y) : y;
 }
 

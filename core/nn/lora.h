@@ -27,6 +27,19 @@ enum {
     MM_LORA_DOWN_PROJ = 1 << 6,
     MM_LORA_ALL = (1 << 7) - 1
 };
+enum { MM_LORA_TARGETS = 7 };
+
+/* Name of the i-th bit's weight: "q_proj", and with its place in a layer: "self_attn.q_proj". */
+const char *mm_lora_target_name(int32_t target);
+const char *mm_lora_target_part(int32_t target);
+typedef struct mm_lora_dims {
+    int64_t n_in;
+    int64_t n_out;
+} mm_lora_dims;
+/* Sizes of that weight in a resolved configuration. */
+mm_lora_dims mm_lora_target_dims(const mm_model_config *config, int32_t target);
+/* True for "….lora_A.weight" and "….lora_B.weight". */
+bool mm_lora_is_adapter(const char *name);
 
 /* "q_proj,o_proj" (any order, '+' parts them too) or "all". Unknown is MM_ECONFIG listing the known
  * ones. */
@@ -35,7 +48,7 @@ MM_NODISCARD mm_status mm_lora_targets_parse(const char *text, uint32_t *targets
 void mm_lora_targets_text(uint32_t targets, mm_str *out);
 
 /* out (n_out, n_in) = W + (alpha / rank) B A of the weight `name`, W alone where it has no adapter.
- */
+ * Of fp32 models, both. */
 void mm_lora_merged(const mm_model *model, const char *name, float *out);
 /* Adds every adapter to its weight and makes B zero: the same function, up to rounding. */
 void mm_lora_merge(mm_model *model);

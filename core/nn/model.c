@@ -2,12 +2,14 @@
  *
  * Tensors lie one behind the other without gaps, in the order of Hugging Face's state_dict. The
  * graph relies on neighbours: query, key and value projections are one matrix to it, and so are
- * gate and up.
+ * gate and up. Adapters lie behind the whole base: a base draws the same values with and without
+ * them, and what trains is one piece.
  */
 #include "core/nn/model.h"
 
 #include "core/base/mem.h"
 #include "core/base/rng.h"
+#include "core/nn/lora.h"
 #include "core/nn/model_table.h"
 #include "core/nn/pool.h"
 
@@ -18,7 +20,7 @@
 
 enum {
     INIT_CHUNK = 1 << 14,   // values of one work item; a multiple of 4
-    TENSORS_PER_LAYER = 11, // at most
+    TENSORS_PER_LAYER = 11, // at most, without adapters
     TENSORS_OUTSIDE = 3     // embedding, last norm, head
 };
 static const double INIT_STD = 0.02;
@@ -72,11 +74,25 @@ static void append_layer(mm_model_table *table, const mm_model_config *config, i
     append(table, MM_INIT_ONE, H, 0, "model.layers.%d.post_attention_layernorm.weight", layer);
 }
 
+static void append_adapters(mm_model_table *table, const mm_model_config *config, int layer)
+{
+    for (int32_t i = 0; i < MM_LORA_TARGETS; i++) {
+        if (!(config->lora_targets & 1u << i)) continue;
+        const mm_lora_dims dims = mm_lora_target_dims(config, i);
+        const char *part = mm_lora_target_part(i);
+        append(table, MM_INIT_NORMAL_02, config->lora_rank, dims.n_in,
+               "model.layers.%d.%s.lora_A.weight", layer, part);
+        append(table, MM_INIT_ZERO, dims.n_out, config->lora_rank,
+               "model.layers.%d.%s.lora_B.weight", layer, part);
+    }
+}
+
 mm_status mm_model_table_new(mm_model_table *table, const mm_model_config *config, mm_err *err)
 {
     MM_ASSERT(config->head_dim > 0 && config->intermediate_size > 0); // resolved
     *table = (mm_model_table){0};
-    const size_t capacity = (size_t)config->num_hidden_layers * TENSORS_PER_LAYER + TENSORS_OUTSIDE;
+    const size_t per_layer = TENSORS_PER_LAYER + (config->lora_rank > 0 ? 2 * MM_LORA_TARGETS : 0);
+    const size_t capacity = (size_t)config->num_hidden_layers * per_layer + TENSORS_OUTSIDE;
     table->tensors = mm_calloc(capacity, sizeof *table->tensors);
     if (!table->tensors) return MM_FAIL(err, MM_ENOMEM, "table of %zu tensors", capacity);
     const int64_t V = config->vocab_size;
@@ -86,6 +102,12 @@ mm_status mm_model_table_new(mm_model_table *table, const mm_model_config *confi
         append_layer(table, config, layer);
     append(table, MM_INIT_ONE, H, 0, "model.norm.weight");
     if (!config->tie_word_embeddings) append(table, MM_INIT_NORMAL_02, V, H, "lm_head.weight");
+    const int32_t n_base = table->n_tensors;
+    table->first_trained = config->lora_rank > 0 ? table->n_elements : 0;
+    for (int32_t layer = 0; layer < config->num_hidden_layers && config->lora_rank > 0; layer++)
+        append_adapters(table, config, layer);
+    for (int32_t i = 0; i < table->n_tensors; i++)
+        table->tensors[i].trains = config->lora_rank == 0 || i >= n_base;
     MM_ASSERT((size_t)table->n_tensors <= capacity);
     MM_ASSERT(table->n_elements == mm_model_config_params(config));
     return MM_OK;
@@ -228,3 +250,5 @@ void *mm_model_data(mm_model *model, int64_t *elements)
     if (elements) *elements = model->table.n_elements;
     return model->data;
 }
+
+int64_t mm_model_first_trained(const mm_model *model) { return model->table.first_trained; }

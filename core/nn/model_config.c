@@ -1,6 +1,7 @@
 /* Configuration of the decoder: presets, derived sizes, checks. Messages name the flag. */
 #include "core/nn/model.h"
 
+#include "core/nn/lora.h"
 #include "core/nn/ops.h"
 
 #include <math.h>
@@ -15,6 +16,7 @@ enum {
     POSITIONS_MAX = MM_OP_MAX_TOKENS,
     FFN_UNIT = 64
 };
+static const double LORA_DROPOUT_MAX = 0.9;
 
 static const mm_model_config PRESETS[] = {
     {.preset = "v3",
@@ -112,6 +114,34 @@ static mm_status check_reals(const mm_model_config *config, mm_err *err)
     return MM_OK;
 }
 
+// Of resolved sizes. Scale 1 where no alpha is given.
+static mm_status resolve_adapters(mm_model_config *config, mm_err *err)
+{
+    if (config->lora_rank == 0) {
+        config->lora_alpha = 0;
+        config->lora_dropout = 0;
+        config->lora_targets = 0;
+        return MM_OK;
+    }
+    if (config->lora_targets == 0 || config->lora_targets & ~(uint32_t)MM_LORA_ALL)
+        return MM_FAIL(err, MM_ECONFIG, "--targets: expected at least one linear layer, or all");
+    for (int32_t i = 0; i < MM_LORA_TARGETS; i++) {
+        if (!(config->lora_targets & 1u << i)) continue;
+        const mm_lora_dims dims = mm_lora_target_dims(config, i);
+        const int64_t highest = dims.n_in < dims.n_out ? dims.n_in : dims.n_out;
+        if (config->lora_rank < 0 || config->lora_rank > highest)
+            return MM_FAIL(err, MM_ECONFIG, "--rank %d: expected 1 to %lld, the size of %s",
+                           (int)config->lora_rank, (long long)highest, mm_lora_target_name(i));
+    }
+    if (config->lora_alpha == 0) config->lora_alpha = config->lora_rank;
+    if (!(config->lora_alpha > 0 && isfinite(config->lora_alpha)))
+        return MM_FAIL(err, MM_ECONFIG, "--alpha %g: expected more than 0", config->lora_alpha);
+    if (!(config->lora_dropout >= 0 && config->lora_dropout <= LORA_DROPOUT_MAX))
+        return MM_FAIL(err, MM_ECONFIG, "dropout %g of adapters: expected 0 to %g",
+                       config->lora_dropout, LORA_DROPOUT_MAX);
+    return MM_OK;
+}
+
 mm_status mm_model_config_resolve(mm_model_config *config, mm_err *err)
 {
     MM_TRY(check_sizes(config, err));
@@ -134,7 +164,22 @@ mm_status mm_model_config_resolve(mm_model_config *config, mm_err *err)
             "--hidden %d with --heads %d: head width %d is odd, rotary positions need pairs",
             (int)config->hidden_size, heads, (int)config->head_dim);
     if (config->intermediate_size == 0) config->intermediate_size = feed_forward_size(config);
-    return MM_OK;
+    return resolve_adapters(config, err);
+}
+
+static int64_t adapter_params(const mm_model_config *config)
+{
+    int64_t n = 0;
+    for (int32_t i = 0; i < MM_LORA_TARGETS && config->lora_rank > 0; i++) {
+        const mm_lora_dims dims = mm_lora_target_dims(config, i);
+        if (config->lora_targets & 1u << i) n += config->lora_rank * (dims.n_in + dims.n_out);
+    }
+    return config->num_hidden_layers * n;
+}
+
+int64_t mm_model_config_trainable(const mm_model_config *config)
+{
+    return config->lora_rank > 0 ? adapter_params(config) : mm_model_config_params(config);
 }
 
 int64_t mm_model_config_params(const mm_model_config *config)
@@ -148,16 +193,20 @@ int64_t mm_model_config_params(const mm_model_config *config)
     const int64_t layer = attention + 3 * H * config->intermediate_size + 2 * H;
     const int64_t embeddings =
         (config->tie_word_embeddings ? 1 : 2) * (int64_t)config->vocab_size * H;
-    return config->num_hidden_layers * layer + embeddings + H;
+    return config->num_hidden_layers * layer + embeddings + H + adapter_params(config);
 }
 
 double mm_model_flops_per_token(const mm_model_config *config, int32_t seq_len)
 {
     // Two operations per multiply-add, backward = 2 x forward; causal attention at half the square.
+    // A frozen weight has no gradient: its backward = forward.
     const double H = config->hidden_size;
     const double q_width = (double)config->num_attention_heads * config->head_dim;
     const double kv_width = (double)config->num_key_value_heads * config->head_dim;
     const double weights = 2 * H * q_width + 2 * H * kv_width + 3 * H * config->intermediate_size;
     const double attention = 2 * q_width * (seq_len / 2.0); // scores and values, multiply-adds
-    return 6 * (config->num_hidden_layers * (weights + attention) + H * config->vocab_size);
+    const double products = config->num_hidden_layers * weights + H * config->vocab_size;
+    const double adapters = (double)adapter_params(config);
+    return (config->lora_rank > 0 ? 4 : 6) * products +
+           6 * (config->num_hidden_layers * attention + adapters);
 }

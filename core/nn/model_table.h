@@ -9,6 +9,7 @@ typedef struct mm_model_table {
     mm_tensor *tensors; /* data is NULL here */
     int32_t n_tensors;
     int64_t n_elements;
+    int64_t first_trained; /* element */
 } mm_model_table;
 
 /* From a resolved configuration. */

@@ -4,13 +4,15 @@
  * the contract below. Shapes: T tokens, C width, V vocabulary, H query heads, K key-value heads, D
  * head width, F feed-forward width; all row-major. Operations return nothing: shapes are asserted
  * when the graph is planned. Backward functions ADD to d_param (gradients of several micro-batches
- * add up) and to d_in[i] when d_in_add[i], else overwrite it.
+ * add up) and to d_in[i] when d_in_add[i], else overwrite it. A d_param that is NULL is of a frozen
+ * parameter and not wanted.
  *
  *   kind         in                 param             out                          backward reads
  *   EMBED        (pass->tokens)     w (V,C)           y* (T,C)                     -
  *   RMSNORM      x* (T,C)           w (C)             y (T,C), rstd* (T)           x, w, rstd
  *   ADD_RMSNORM  x*, u (T,C)        w (C)             y (T,C), rstd* (T), s* (T,C) s, w, rstd
  *   LINEAR       x (T,n_in)         w (n_out,n_in)    y (T,n_out)                  x, w
+ *   LORA         x (T,n_in), y      a (R,n_in), b (n,R) y, h (T,R)                 x, h, a, b
  *   QKNORM_ROPE  x (T,(H+2K)D)      wq (D), wk (D)    y (T,(H+2K)D), rstd* (T,H+K) x, w, rstd
  *   ATTENTION    x (T,(H+2K)D)      -                 y (T,HD), lse* (T,H)         x, y, lse
  *   SWIGLU       gate|up (T,2F)     -                 y (T,F)                      x
@@ -20,15 +22,17 @@
  * Tensors with a star and all parameters are in `real`, the others in `act`, which differ in the
  * bf16 builds: the residual stream and its gradient keep full precision. A gradient has the type of
  * its tensor, but for two: x and y of a DROPOUT may both be of the residual stream (attr.is_real),
- * and the d_out of a LINEAR or DROPOUT whose result enters the stream is the stream's gradient
- * itself (args.d_out_is_real).
+ * and the d_out of a LINEAR, LORA or DROPOUT whose result enters the stream is the stream's
+ * gradient itself (args.d_out_is_real).
  *
  * ADD_RMSNORM: s = x + u is the residual stream, y its RMSNorm; in backward the gradients of x, u
- * and s are one memory, d_in[0], to which the norm's gradient is added. QKNORM_ROPE copies the
- * value heads; without QK-norm it has no parameters, no rstd and reads nothing in backward. HEAD_CE
- * computes the loss in both directions: backward replaces forward when training, so that the logits
- * of a row block are turned into gradients while they are in cache and never kept; only a pass in
- * two parts (engine.h) runs both.
+ * and s are one memory, d_in[0], to which the norm's gradient is added. LORA adds an adapter's part
+ * to columns [first, first + count) of the result of a LINEAR (T,n_out) in place: out[0] is in[1],
+ * and so are their gradients; d_in[0] may be NULL. A LINEAR whose w is frozen does not read x in
+ * backward. QKNORM_ROPE copies the value heads; without QK-norm it has no parameters, no rstd and
+ * reads nothing in backward. HEAD_CE computes the loss in both directions: backward replaces
+ * forward when training, so that the logits of a row block are turned into gradients while they are
+ * in cache and never kept; only a pass in two parts (engine.h) runs both.
  */
 #ifndef MM_NN_OPS_H
 #define MM_NN_OPS_H
@@ -41,6 +45,7 @@ typedef enum mm_op_kind {
     MM_OP_RMSNORM,
     MM_OP_ADD_RMSNORM,
     MM_OP_LINEAR,
+    MM_OP_LORA,
     MM_OP_QKNORM_ROPE,
     MM_OP_ATTENTION,
     MM_OP_SWIGLU,
@@ -69,6 +74,10 @@ typedef struct mm_op_attr {
     int32_t head_dim;
     bool qk_norm;
     bool is_real; /* DROPOUT of the residual stream */
+    int32_t rank; /* LORA, with the four below it */
+    int64_t first;
+    int64_t count;
+    double scale;
     double eps;
     double dropout; /* probability to drop */
     uint32_t site;  /* which dropout of the model: part of the counter */
@@ -219,7 +228,7 @@ typedef struct mm_op_info {
     const char *name;
     int32_t n_in;
     int32_t n_out;
-    bool reads_in;  /* backward reads in[] */
+    bool reads_in;  /* backward reads in[0] */
     bool reads_out; /* backward reads out[0] */
     bool reads_aux; /* backward reads out[1] */
     bool reads_sum; /* backward reads out[2] */

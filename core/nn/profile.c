@@ -54,14 +54,28 @@ int32_t mm_profile_copy(const mm_profile *profile, mm_op_profile *out, int32_t c
     return profile->n;
 }
 
-static double flops_of(const mm_graph_op *op, const mm_batch *batch, bool is_backward)
+static bool has_grad(const mm_graph *graph, int32_t tensor)
+{
+    return tensor != MM_NONE && graph->tensors[tensor].grad != MM_NONE;
+}
+
+// A frozen weight saves one product of backward.
+static double flops_of(const mm_graph *graph, const mm_graph_op *op, const mm_batch *batch,
+                       bool is_backward)
 {
     const double product = 2.0 * (double)op->attr.n_in * (double)op->attr.n_out;
+    const int n_grads = has_grad(graph, op->param[0]);
     switch (op->kind) {
     case MM_OP_LINEAR:
-        return product * batch->n_tokens * (is_backward ? 2 : 1);
+        return product * batch->n_tokens * (is_backward ? 1 + n_grads : 1);
+    case MM_OP_LORA: {
+        const double n_in =
+            (double)op->attr.n_in * (is_backward ? 1 + has_grad(graph, op->in[0]) : 1);
+        const double n_out = (double)op->attr.count * (is_backward ? 2 : 1);
+        return 2.0 * batch->n_tokens * op->attr.rank * (n_in + n_out);
+    }
     case MM_OP_HEAD_CE: // backward makes the logits too
-        return product * (double)batch->n_labels * (is_backward ? 3 : 1);
+        return product * (double)batch->n_labels * (is_backward ? 2 + n_grads : 1);
     case MM_OP_ATTENTION: {
         double pairs = 0;
         for (int32_t s = 0; s < batch->n_segments; s++) {
@@ -93,8 +107,8 @@ static double traffic_of(const mm_graph *graph, const mm_graph_op *op, int64_t r
     double bytes = 0;
     for (int i = 0; i < MM_OP_MAX_IN; i++) {
         if (op->in[i] == MM_NONE) continue;
-        if (!is_backward || info->reads_in) bytes += bytes_of(graph, op->in[i], rows);
-        const bool is_shared = i > 0 && op->kind == MM_OP_ADD_RMSNORM;
+        if (!is_backward || (info->reads_in && i == 0)) bytes += bytes_of(graph, op->in[i], rows);
+        const bool is_shared = i > 0; // the gradients of a sum are one
         if (is_backward && !is_shared)
             bytes +=
                 bytes_of(graph, graph->tensors[op->in[i]].grad, rows) * (step->d_in_add[i] ? 2 : 1);
@@ -106,7 +120,8 @@ static double traffic_of(const mm_graph *graph, const mm_graph_op *op, int64_t r
         bytes += bytes_of(graph, graph->tensors[op->out[0]].grad, rows);
     // An embedding touches the rows of its tokens only; a weight's gradient is read and written.
     for (int i = 0; i < MM_OP_MAX_PARAM && op->kind != MM_OP_EMBED; i++)
-        bytes += bytes_of(graph, op->param[i], rows) * (is_backward ? 3 : 1);
+        bytes += bytes_of(graph, op->param[i], rows) *
+                 (is_backward && has_grad(graph, op->param[i]) ? 3 : 1);
     if (op->kind == MM_OP_EMBED)
         bytes +=
             (double)(rows * op->attr.n_out) * (double)graph->real_bytes * (is_backward ? 2 : 1);
@@ -123,7 +138,7 @@ void mm_profile_step(mm_profile *profile, const mm_graph *graph, const mm_graph_
     const char *name = op->out[0] == MM_NONE ? "head" : graph->tensors[op->out[0]].name;
     const char *dot = strchr(name, '.');
     mm_profile_add(profile, dot ? dot + 1 : name, mm_op_info_of(op->kind)->name, !is_forward, ns,
-                   flops_of(op, batch, step->kind == MM_STEP_BACKWARD),
+                   flops_of(graph, op, batch, step->kind == MM_STEP_BACKWARD),
                    traffic_of(graph, op, batch->n_tokens, step));
 }
 

@@ -30,6 +30,7 @@ const mm_backend MM_KERNEL(backend) = {
             [MM_OP_RMSNORM] = SLOT(rmsnorm),
             [MM_OP_ADD_RMSNORM] = SLOT(add_rmsnorm),
             [MM_OP_LINEAR] = SLOT(linear),
+            [MM_OP_LORA] = SLOT(lora),
             [MM_OP_QKNORM_ROPE] = SLOT(qknorm_rope),
             [MM_OP_ATTENTION] = SLOT(attention),
             [MM_OP_SWIGLU] = SLOT(swiglu),

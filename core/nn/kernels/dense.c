@@ -112,7 +112,7 @@ void MM_KERNEL(linear_forward)(const mm_op_args *args)
                       (target){args->out[0], args->attr->n_out, false, false});
 }
 
-/* dx (+)= dy w, dw += dy^T x */
+/* dx (+)= dy w, dw += dy^T x unless w is frozen */
 void MM_KERNEL(linear_backward)(const mm_op_args *args)
 {
     const int64_t T = args->pass->batch->n_tokens;
@@ -121,6 +121,7 @@ void MM_KERNEL(linear_backward)(const mm_op_args *args)
     const bool is_real = args->d_out_is_real;
     op_weight_backward(args, T, (matrix){args->d_out, N, 1, is_real},
                        (target){args->d_in[0], K, false, args->d_in_add[0]});
+    if (!args->d_param[0]) return;
     op_gemm(&args->pass->work, N, K, T, (matrix){args->d_out, 1, N, is_real},
             (matrix){args->in[0], K, 1, false}, (target){args->d_param[0], K, true, true});
 }

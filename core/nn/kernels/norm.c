@@ -11,8 +11,8 @@ static real inverse_rms(real sum_squares, int64_t n, double eps)
     return 1 / real_sqrt(sum_squares / (real)n + (real)eps);
 }
 
-// One row of the backward formula; dw collects the row's part of the weight gradient. x and dx have
-// one type, dy the other's.
+// One row of the backward formula; dw, unless it is NULL, collects the row's part of the weight
+// gradient. x and dx have one type, dy the other's.
 static inline __attribute__((always_inline)) void norm_row_backward(void *dx, bool add, real *dw,
                                                                     const void *dy, const void *x,
                                                                     const real *w, real r,
@@ -23,7 +23,7 @@ static inline __attribute__((always_inline)) void norm_row_backward(void *dx, bo
         const vec d = row_load(dy, i, n - i, !x_is_real);
         const vec v = row_load(x, i, n - i, x_is_real);
         sum += d * v * vec_load_n(w + i, n - i, 0);
-        vec_store_n(dw + i, vec_load_n(dw + i, n - i, 0) + d * v * r, n - i);
+        if (dw) vec_store_n(dw + i, vec_load_n(dw + i, n - i, 0) + d * v * r, n - i);
     }
     const real pull = vec_sum(sum) * r * r * r / (real)n;
     for (int64_t i = 0; i < n; i += VL) {
@@ -73,8 +73,11 @@ static void rmsnorm_backward_item(void *context, int64_t item, int32_t thread)
     const row_range rows = rows_of(item, args->pass->batch->n_tokens);
     const real *x = args->in[1] ? args->out[2] : args->in[0];
     const real *rstd = args->out[1];
-    real *dw = (real *)(void *)args->pass->work.shared + item * C;
-    memset(dw, 0, (size_t)C * sizeof(real));
+    real *dw = NULL;
+    if (args->d_param[0]) {
+        dw = (real *)(void *)args->pass->work.shared + item * C;
+        memset(dw, 0, (size_t)C * sizeof(real));
+    }
     for (int64_t t = rows.begin; t < rows.end; t++)
         norm_row_backward((real *)args->d_in[0] + t * C, args->d_in_add[0], dw,
                           (const act *)args->d_out + t * C, x + t * C, args->param[0], rstd[t], C,
@@ -85,6 +88,7 @@ void MM_KERNEL(rmsnorm_backward)(const mm_op_args *args)
 {
     const int64_t items = row_items(args->pass->batch->n_tokens);
     mm_pool_run(args->pass->work.pool, items, rmsnorm_backward_item, (void *)args);
+    if (!args->d_param[0]) return;
     add_parts(args->d_param[0], (const real *)(const void *)args->pass->work.shared, items,
               args->attr->n_in);
 }
@@ -197,8 +201,11 @@ static void qknorm_rope_backward_item(void *context, int64_t item, int32_t threa
     const row_range rows = rows_of(item, args->pass->batch->n_tokens);
     real *unrotated =
         (real *)(void *)(work->thread + (size_t)thread * work->thread_bytes); /* (D) */
-    real *dw = (real *)(void *)work->shared + item * 2 * D;                   /* query, key */
-    if (attr->qk_norm) memset(dw, 0, (size_t)(2 * D) * sizeof(real));
+    real *dw = NULL;                                                          /* query, key */
+    if (args->d_param[0]) {
+        dw = (real *)(void *)work->shared + item * 2 * D;
+        memset(dw, 0, (size_t)(2 * D) * sizeof(real));
+    }
     for (int64_t t = rows.begin; t < rows.end; t++) {
         const act *dy = (const act *)args->d_out + t * width;
         act *dx = (act *)args->d_in[0] + t * width;
@@ -212,7 +219,7 @@ static void qknorm_rope_backward_item(void *context, int64_t item, int32_t threa
             }
             rotate_backward(unrotated, dy + h * D, cosine, sine, D / 2, true);
             const int side = h < attr->heads ? 0 : 1;
-            norm_row_backward(dx + h * D, false, dw + side * D, unrotated,
+            norm_row_backward(dx + h * D, false, dw ? dw + side * D : NULL, unrotated,
                               (const act *)args->in[0] + t * width + h * D, args->param[side],
                               ((const real *)args->out[1])[t * rotated + h], D, false);
         }
@@ -225,7 +232,7 @@ void MM_KERNEL(qknorm_rope_backward)(const mm_op_args *args)
     const int64_t items = row_items(args->pass->batch->n_tokens);
     MM_ASSERT(!args->d_in_add[0]);
     mm_pool_run(args->pass->work.pool, items, qknorm_rope_backward_item, (void *)args);
-    if (!args->attr->qk_norm) return;
+    if (!args->attr->qk_norm || !args->d_param[0]) return;
     const int64_t D = args->attr->head_dim;
     const real *parts = (const real *)(const void *)args->pass->work.shared;
     for (int64_t item = 0; item < items; item++) {
