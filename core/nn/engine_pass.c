@@ -299,7 +299,11 @@ mm_status mm_engine_distill(mm_engine *engine, const mm_teacher *teacher, const 
                     .micro_step = micro_step,
                     .dropout_on = true};
     MM_TRY(prepare_batch(engine, batch, &pass, err));
-    MM_TRY(prepare_batch(other, batch, &other_pass, err));
+    const mm_status status = prepare_batch(other, batch, &other_pass, err);
+    if (status != MM_OK) {
+        mm_err_context(err, "teacher");
+        return status;
+    }
     run_steps(other, &other_pass, 0, other_head);
     const mm_op_args head = forward_args(other, &other_pass, other_head);
     source.head = &head;

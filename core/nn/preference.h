@@ -4,11 +4,13 @@
  * With p and r the policy's and the reference's log-probability of an answer (a sum over its
  * learned tokens, or their mean), D = (p_chosen - p_rejected) - (r_chosen - r_rejected):
  *
- *   sigmoid  -(1 - e) log s(beta D) - e log s(-beta D), e the label smoothing; e = 0: Rafailov et
- * al., "Direct Preference Optimization", 2023, equation 7 ipo      (D - 1 / (2 beta))²; Azar et
- * al., "A General Theoretical Paradigm to Understand Learning from Human Preferences", 2023 hinge
- * max(0, 1 - beta D); Zhao et al., "SLiC-HF", 2023 simpo    -log s(beta (p_chosen - p_rejected) -
- * gamma) of means, without a reference; Meng et al., "SimPO", 2024
+ *   sigmoid  -(1 - e) log s(beta D) - e log s(-beta D), e the label smoothing. At e = 0:
+ *            Rafailov et al., "Direct Preference Optimization", 2023, equation 7
+ *   ipo      (D - 1 / (2 beta))²; Azar et al., "A General Theoretical Paradigm to Understand
+ *            Learning from Human Preferences", 2023
+ *   hinge    max(0, 1 - beta D); Zhao et al., "SLiC-HF", 2023
+ *   simpo    -log s(beta (p_chosen - p_rejected) - gamma) of means, without a reference; Meng et
+ *            al., "SimPO", 2024
  */
 #ifndef MM_NN_PREFERENCE_H
 #define MM_NN_PREFERENCE_H
@@ -58,7 +60,8 @@ typedef struct mm_pair_loss {
     double d_rejected;
 } mm_pair_loss;
 
-/* Finite wherever its inputs are. */
+/* Finite for every log-probability a model can give. The mean of an answer without learned tokens
+ * is 0, and so is its derivative. */
 mm_pair_loss mm_preference_loss(const mm_preference *preference, const mm_pair *pair);
 
 #ifdef __cplusplus
