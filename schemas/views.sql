@@ -134,6 +134,10 @@ SELECT s.run_id,
  CROSS JOIN series s ON s.metric_id = m.id
  WHERE s.n > 0;
 
+-- stored_bytes is the compressed size of all chunks that the checkpoint refers to, own_bytes of
+-- those it owns: of all checkpoints that refer to a chunk, the one with the smallest id owns it.
+-- When that one is removed, the chunk and its bytes go to the next. So the sum of own_bytes over
+-- all checkpoints is what they take together, and a frozen base is counted once.
 CREATE VIEW checkpoints AS
 SELECT c.id,
        c.run_id,
@@ -149,7 +153,8 @@ SELECT c.id,
                  WHERE b.run_id = c.run_id AND b.state = 'complete' AND b.val_loss IS NOT NULL
                  ORDER BY b.val_loss, b.step, b.id LIMIT 1) AS is_best,
        (SELECT count(*) FROM tensor t WHERE t.checkpoint_id = c.id) AS tensors,
-       c.details
+       c.details,
+       c.own_bytes
   FROM checkpoint c
  WHERE c.state = 'complete';
 
@@ -167,9 +172,31 @@ SELECT id,
        top_k,
        seed,
        tokens_per_s,
-       strftime('%Y-%m-%dT%H:%M:%fZ', created_ms / 1000.0, 'unixepoch') AS created_at
+       strftime('%Y-%m-%dT%H:%M:%fZ', created_ms / 1000.0, 'unixepoch') AS created_at,
+       task,
+       expected,
+       is_correct
   FROM generation
  WHERE superseded_by IS NULL;
+
+-- Outcomes of evaluations. One done again, of the same step with the same data, replaces the one
+-- before. value is NULL where it is not finite; low and high are the 95 % interval of a share.
+CREATE VIEW results AS
+SELECT run_id,
+       step,
+       task,
+       metric,
+       CASE WHEN abs(value) < 9e999 THEN value END AS value,
+       low,
+       high,
+       n,
+       correct,
+       data_sha256,
+       strftime('%Y-%m-%dT%H:%M:%fZ', created_ms / 1000.0, 'unixepoch') AS created_at
+  FROM result
+ WHERE id IN (SELECT max(id) FROM result
+               WHERE superseded_by IS NULL
+               GROUP BY run_id, step, task, metric, data_sha256);
 
 CREATE VIEW datasets AS
 SELECT id,

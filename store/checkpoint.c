@@ -1,9 +1,10 @@
 /* Checkpoints: writing in short transactions, listing, reading back verified. See checkpoint.h.
  *
- * Order of a write: a row in state 'writing' with a kernel lock that says its writer lives; chunks,
- * a few per transaction, each with the row that refers to it, so that no chunk is ever without an
- * owner; last, in one FULL transaction, the tensors, the manifest hash and 'complete'. Whatever
- * happens in between, a reader sees the old checkpoints only.
+ * Order of a write: a row in state 'writing' with a kernel lock that says its writer lives; what is
+ * taken over from another checkpoint, in one transaction (refer.c); chunks, a few per transaction,
+ * each with the row that refers to it, so that no chunk is ever without an owner; last, in one FULL
+ * transaction, the tensors, the manifest hash and 'complete'. Whatever happens in between, a reader
+ * sees the old checkpoints only.
  */
 #include "store/checkpoint.h"
 
@@ -73,7 +74,7 @@ static void manifest_add(mm_sha256 *hash, const manifest_row *row)
     mm_sha256_update(hash, row->sha256, MM_SHA256_BYTES);
 }
 
-static void add_shape(mm_str *out, const mm_blob *blob)
+void mm_blob_add_shape(mm_str *out, const mm_blob *blob)
 {
     mm_str_add_char(out, '[');
     for (int32_t i = 0; i < blob->ndim; i++) {
@@ -82,7 +83,7 @@ static void add_shape(mm_str *out, const mm_blob *blob)
     mm_str_add_char(out, ']');
 }
 
-// Exactly what add_shape writes.
+// Exactly what mm_blob_add_shape writes.
 static bool parse_shape(const char *text, mm_blob *blob)
 {
     if (!text || *text++ != '[') return false;
@@ -115,11 +116,12 @@ typedef struct checkpoint_writer {
     int64_t id;
     int lock_fd;
     mm_chunk_codec codec;
-    uint8_t (*digests)[MM_SHA256_BYTES]; /* one per blob */
+    uint8_t (*digests)[MM_SHA256_BYTES]; /* one per blob, as is_taken */
+    bool *is_taken;                      /* from checkpoint->base_id */
     pending batch[BATCH_CHUNKS];
     size_t n_batch;
     size_t batch_bytes;
-    int64_t raw_bytes;
+    int64_t written_bytes;
 } checkpoint_writer;
 
 static mm_status check_new(const mm_checkpoint_new *checkpoint, mm_err *err)
@@ -212,7 +214,7 @@ static mm_status write_blob(checkpoint_writer *writer, size_t idx, mm_err *err)
         MM_GO(mm_chunk_encode(writer->store, &writer->codec, &item->chunk, err));
         mm_sha256_update(&hash, item->chunk.sha256, MM_SHA256_BYTES);
         writer->batch_bytes += bytes;
-        writer->raw_bytes += (int64_t)bytes;
+        writer->written_bytes += (int64_t)bytes;
         if (writer->n_batch == BATCH_CHUNKS || writer->batch_bytes >= BATCH_BYTES) {
             MM_GO(flush_batch(writer, err));
         }
@@ -230,7 +232,7 @@ static mm_status insert_tensors(checkpoint_writer *writer, mm_sha256 *manifest, 
     for (size_t i = 0; i < writer->checkpoint->n_blobs; i++) {
         const mm_blob *blob = &writer->checkpoint->blobs[i];
         mm_str_clear(&shape);
-        add_shape(&shape, blob);
+        mm_blob_add_shape(&shape, blob);
         MM_GO(mm_str_check(&shape, err));
         MM_GO(
             mm_db_run(writer->store,
@@ -252,6 +254,15 @@ static mm_status insert_tensors(checkpoint_writer *writer, mm_sha256 *manifest, 
 done:
     mm_str_drop(&shape);
     return status;
+}
+
+static int64_t all_bytes(const mm_checkpoint_new *checkpoint)
+{
+    int64_t bytes = 0;
+    for (size_t i = 0; i < checkpoint->n_blobs; i++) {
+        bytes += (int64_t)checkpoint->blobs[i].bytes;
+    }
+    return bytes;
 }
 
 // The moment the checkpoint comes to be.
@@ -284,7 +295,9 @@ static mm_status publish(checkpoint_writer *writer, mm_err *err)
         "created_ms = ?4, stored_bytes = (SELECT coalesce(sum(c.stored_bytes), 0) "
         "FROM chunk c WHERE c.id IN (SELECT chunk_id FROM tensor_chunk "
         "WHERE checkpoint_id = ?1)) WHERE id = ?1",
-        MM_VALUES(id, mm_v_text(hex), mm_v_int(writer->raw_bytes), mm_v_int(mm_now_ms())), err));
+        MM_VALUES(id, mm_v_text(hex), mm_v_int(all_bytes(checkpoint)), mm_v_int(mm_now_ms())),
+        err));
+    MM_GO(mm_checkpoint_count_own(store, writer->id, err));
     MM_GO(mm_db_commit(store, err));
 done:
     mm_db_rollback(store);
@@ -300,10 +313,11 @@ static void drop_batch(checkpoint_writer *writer)
     writer->n_batch = 0;
 }
 
-mm_status mm_checkpoint_write(mm_store *store, const mm_checkpoint_new *checkpoint, int64_t *id,
-                              mm_err *err)
+mm_status mm_checkpoint_put(mm_store *store, const mm_checkpoint_new *checkpoint, int64_t *id,
+                            int64_t *written_bytes, mm_err *err)
 {
     *id = 0;
+    *written_bytes = 0;
     MM_TRY(check_new(checkpoint, err));
     checkpoint_writer *writer = mm_calloc(1, sizeof *writer);
     if (!writer) return MM_FAIL(err, MM_ENOMEM, "out of memory");
@@ -312,19 +326,23 @@ mm_status mm_checkpoint_write(mm_store *store, const mm_checkpoint_new *checkpoi
     writer->lock_fd = -1;
     mm_status status = MM_OK;
     writer->digests = mm_calloc(checkpoint->n_blobs + 1, sizeof *writer->digests);
-    if (!writer->digests) {
+    writer->is_taken = mm_calloc(checkpoint->n_blobs + 1, sizeof *writer->is_taken);
+    if (!writer->digests || !writer->is_taken) {
         status = MM_FAIL(err, MM_ENOMEM, "out of memory");
         goto done;
     }
     MM_GO(mm_chunk_codec_init(&writer->codec, err));
     MM_GO(mm_lock_open(&writer->lock_fd, store->real_path, true, err));
     MM_GO(begin_row(writer, err));
+    MM_GO(mm_checkpoint_take_over(store, writer->id, checkpoint, writer->is_taken, writer->digests,
+                                  err));
     for (size_t i = 0; i < checkpoint->n_blobs; i++) {
-        MM_GO(write_blob(writer, i, err));
+        if (!writer->is_taken[i]) MM_GO(write_blob(writer, i, err));
     }
     MM_GO(flush_batch(writer, err));
     MM_GO(publish(writer, err));
     *id = writer->id;
+    *written_bytes = writer->written_bytes;
 done:
     if (status != MM_OK) {
         mm_err_context(err, "writing the checkpoint of run %" PRId64 " at step %" PRId64,
@@ -337,8 +355,16 @@ done:
     if (has_leftovers && mm_checkpoints_collect(store, NULL) != MM_OK) mm_db_rollback(store);
     mm_chunk_codec_drop(&writer->codec);
     mm_free(writer->digests);
+    mm_free(writer->is_taken);
     mm_free(writer);
     return status;
+}
+
+mm_status mm_checkpoint_write(mm_store *store, const mm_checkpoint_new *checkpoint, int64_t *id,
+                              mm_err *err)
+{
+    int64_t written_bytes;
+    return mm_checkpoint_put(store, checkpoint, id, &written_bytes, err);
 }
 
 /* ---- listing -----------------------------------------------------------------------------------
@@ -358,6 +384,7 @@ static void read_info(sqlite3_stmt *s, void *item, mm_arena *arena)
         .created_ms = sqlite3_column_int64(s, 8),
         .val_loss = mm_db_real(s, 9),
         .is_final = sqlite3_column_int(s, 10) != 0,
+        .own_bytes = sqlite3_column_int64(s, 11),
     };
 }
 
@@ -369,7 +396,7 @@ mm_status mm_checkpoint_list(mm_store *store, int64_t run_id, mm_arena *arena,
     *count = 0;
     MM_TRY(mm_rows_read(store,
                         "SELECT id, run_id, step, kind, details, sha256, raw_bytes, stored_bytes, "
-                        "created_ms, val_loss, is_final FROM checkpoint "
+                        "created_ms, val_loss, is_final, own_bytes FROM checkpoint "
                         "WHERE run_id = ?1 AND state = 'complete' ORDER BY step, id",
                         MM_VALUES(mm_v_int(run_id)), read_info, &rows, err));
     *out = rows.items;

@@ -1,7 +1,8 @@
 /* Checkpoints: per tensor, byte planes split, zstd, chunks addressed by SHA-256, visible only when
  * complete.
  *
- * Equal chunks are stored once (a frozen base, best == last). A reader verifies every chunk; one
+ * Equal chunks are stored once (best == last), and what is known to be equal is not even looked at
+ * (a frozen base). A reader verifies every chunk; one
  * wrong byte is MM_ECORRUPT naming run, step and tensor. The saver writes in a background thread
  * from a copy.
  */
@@ -26,8 +27,9 @@ typedef struct mm_blob {
     int64_t shape[4];
     const void *data;
     size_t bytes;
-    /* Its data never change: not copied by the saver, and taken over by reference where
-     * mm_checkpoint_new.base_id has an array of the same name, type and shape. */
+    /* Its data never change: not copied by the saver (they must stay until it is waited for or
+     * closed), and taken over by reference where mm_checkpoint_new.base_id has an array of the same
+     * name, type and shape, which the caller knows to be equal. */
     bool is_frozen;
 } mm_blob;
 
@@ -40,7 +42,8 @@ typedef struct mm_checkpoint_new {
     bool is_final;
     const mm_blob *blobs;
     size_t n_blobs;
-    int64_t base_id; /* complete checkpoint that frozen arrays come from; 0, or gone: none */
+    int64_t base_id; /* complete checkpoint that frozen arrays come from; 0: none. If it is gone
+                      * they are written from their data. */
 } mm_checkpoint_new;
 
 typedef struct mm_checkpoint_info {
@@ -53,7 +56,7 @@ typedef struct mm_checkpoint_info {
         *sha256; /* of the manifest: step, kind, state, and of all blobs names, shapes, digests */
     int64_t raw_bytes;
     int64_t stored_bytes; /* compressed size of the chunks this checkpoint refers to */
-    int64_t own_bytes;    /* of those no earlier checkpoint had */
+    int64_t own_bytes;    /* of those no older checkpoint refers to */
     int64_t created_ms;
     double val_loss;
     bool is_best;
@@ -76,8 +79,8 @@ MM_NODISCARD mm_status mm_saver_submit(mm_saver *saver, const mm_checkpoint_new 
                                        mm_err *err);
 /* Waits for all; reports the first failure. */
 MM_NODISCARD mm_status mm_saver_wait(mm_saver *saver, mm_err *err);
-/* Seconds the caller waited or copied so far, and bytes and seconds of writing: the stall a run
- * reports. */
+/* Seconds the caller waited or copied so far, and bytes (without what was taken over by reference)
+ * and seconds of writing: the stall a run reports. */
 void mm_saver_stats(const mm_saver *saver, double *stall_s, double *write_s, int64_t *raw_bytes);
 MM_NODISCARD mm_status mm_saver_close(mm_saver *saver, mm_err *err);
 

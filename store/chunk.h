@@ -43,6 +43,26 @@ MM_NODISCARD mm_status mm_chunk_get(mm_store *store, mm_chunk_codec *codec, int6
                                     uint8_t *raw, size_t raw_bytes, uint8_t sha256[MM_SHA256_BYTES],
                                     mm_err *err);
 
+/* "[2,3]", as the manifest and the table spell it. */
+void mm_blob_add_shape(mm_str *out, const mm_blob *blob);
+/* mm_checkpoint_write; *written_bytes: without what was taken over. */
+MM_NODISCARD mm_status mm_checkpoint_put(mm_store *store, const mm_checkpoint_new *checkpoint,
+                                         int64_t *id, int64_t *written_bytes, mm_err *err);
+MM_NODISCARD mm_status mm_checkpoint_is_complete(mm_store *store, int64_t id, bool *is_complete,
+                                                 mm_err *err);
+/* Lets checkpoint `id`, which is being written, refer to the frozen arrays that
+ * checkpoint->base_id has as well: is_taken and digests, one per array, say which. One transaction.
+ */
+MM_NODISCARD mm_status mm_checkpoint_take_over(mm_store *store, int64_t id,
+                                               const mm_checkpoint_new *checkpoint, bool *is_taken,
+                                               uint8_t (*digests)[MM_SHA256_BYTES], mm_err *err);
+/* Inside the transaction that publishes `id`: own_bytes of it and of newer ones. */
+MM_NODISCARD mm_status mm_checkpoint_count_own(mm_store *store, int64_t id, mm_err *err);
+/* Inside the transaction in which `from_id` stopped referring to a chunk: its bytes go to the next
+ * owner. */
+MM_NODISCARD mm_status mm_chunk_hand_over(mm_store *store, int64_t chunk_id, int64_t from_id,
+                                          mm_err *err);
+
 /* Verifies every chunk of every complete checkpoint and every manifest; findings name run, step and
  * tensor. */
 MM_NODISCARD mm_status mm_chunks_check(mm_store *store,

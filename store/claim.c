@@ -240,6 +240,11 @@ static mm_status rewind_run(mm_claim *claim, int64_t step, mm_err *err)
                      "WHERE run_id = ?1 AND step > ?2 AND superseded_by IS NULL",
                      MM_VALUES(mm_v_int(claim->run_id), mm_v_int(step), mm_v_int(claim->attempt)),
                      err));
+    MM_TRY(mm_db_run(store,
+                     "UPDATE result SET superseded_by = ?3 "
+                     "WHERE run_id = ?1 AND step > ?2 AND superseded_by IS NULL",
+                     MM_VALUES(mm_v_int(claim->run_id), mm_v_int(step), mm_v_int(claim->attempt)),
+                     err));
     // Made invisible here, deleted in pieces after the commit.
     MM_TRY(mm_db_run(store,
                      "UPDATE checkpoint SET state = 'removing' "

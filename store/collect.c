@@ -50,6 +50,7 @@ static mm_status remove_some(mm_store *store, int64_t id, bool *is_done, mm_err 
             store, "DELETE FROM tensor_chunk WHERE checkpoint_id = ?1 AND idx = ?2 AND seq = ?3",
             MM_VALUES(mm_v_int(id), mm_v_int(references[i].idx), mm_v_int(references[i].seq)),
             err));
+        MM_GO(mm_chunk_hand_over(store, references[i].chunk_id, id, err));
         MM_GO(mm_db_run(store,
                         "DELETE FROM chunk WHERE id = ?1 AND NOT EXISTS "
                         "(SELECT 1 FROM tensor_chunk WHERE chunk_id = ?1)",

@@ -309,6 +309,9 @@ static void read_generation(sqlite3_stmt *s, void *item, mm_arena *arena)
     row->seed = (uint64_t)sqlite3_column_int64(s, i++);
     row->tokens_per_s = mm_db_real(s, i++);
     row->created_ms = sqlite3_column_int64(s, i++);
+    row->task = mm_db_text(s, i++, arena);
+    row->expected = mm_db_text(s, i++, arena);
+    row->is_correct = (int32_t)mm_db_int_or(s, i++, -1);
 }
 
 mm_status mm_store_generations(mm_store *store, int64_t run_id, mm_arena *arena,
@@ -317,9 +320,43 @@ mm_status mm_store_generations(mm_store *store, int64_t run_id, mm_arena *arena,
     mm_rows list = {.arena = arena, .item_bytes = sizeof(mm_generation_row)};
     MM_TRY(mm_rows_read(store,
                         "SELECT id, run_id, step, prompt_idx, prompt, text, tokens, finish_reason, "
-                        "temperature, top_p, top_k, seed, tokens_per_s, created_ms FROM generation "
+                        "temperature, top_p, top_k, seed, tokens_per_s, created_ms, task, "
+                        "expected, is_correct FROM generation "
                         "WHERE run_id = ?1 AND superseded_by IS NULL ORDER BY step, prompt_idx, id",
                         MM_VALUES(mm_v_int(run_id)), read_generation, &list, err));
+    *out = list.items;
+    *count = list.count;
+    return MM_OK;
+}
+
+static void read_result(sqlite3_stmt *s, void *item, mm_arena *arena)
+{
+    mm_result *result = item;
+    result->id = sqlite3_column_int64(s, 0);
+    result->run_id = sqlite3_column_int64(s, 1);
+    result->step = sqlite3_column_int64(s, 2);
+    result->task = mm_db_text(s, 3, arena);
+    result->metric = mm_db_text(s, 4, arena);
+    result->value = mm_db_real(s, 5);
+    result->low = mm_db_real(s, 6);
+    result->high = mm_db_real(s, 7);
+    result->n = sqlite3_column_int64(s, 8);
+    result->correct = mm_db_int_or(s, 9, -1);
+    result->data_sha256 = mm_db_text(s, 10, arena);
+    result->created_ms = sqlite3_column_int64(s, 11);
+}
+
+mm_status mm_store_results(mm_store *store, int64_t run_id, mm_arena *arena, mm_result **out,
+                           size_t *count, mm_err *err)
+{
+    mm_rows list = {.arena = arena, .item_bytes = sizeof(mm_result)};
+    // As in the view: an evaluation done again replaces the one before.
+    MM_TRY(mm_rows_read(store,
+                        "SELECT id, run_id, step, task, metric, value, low, high, n, correct, "
+                        "data_sha256, created_ms FROM result WHERE id IN "
+                        "(SELECT max(id) FROM result WHERE run_id = ?1 AND superseded_by IS NULL "
+                        "GROUP BY step, task, metric, data_sha256) ORDER BY id",
+                        MM_VALUES(mm_v_int(run_id)), read_result, &list, err));
     *out = list.items;
     *count = list.count;
     return MM_OK;

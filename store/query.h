@@ -158,7 +158,8 @@ typedef struct mm_recomputed {
 MM_NODISCARD mm_status mm_store_recomputed(mm_store *store, int64_t run_id, mm_recomputed *out,
                                            mm_err *err);
 
-/* Evaluation results of a run, oldest first. */
+/* Evaluation results of a run, oldest first. One done again, of the same step, task, metric and
+ * data, replaces the one before. */
 MM_NODISCARD mm_status mm_store_results(mm_store *store, int64_t run_id, mm_arena *arena,
                                         mm_result **out, size_t *count, mm_err *err);
 /* A sweep by id or unique name or `last`. */

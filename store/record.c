@@ -1,4 +1,4 @@
-/* Small records of a run: events, environment, datasets, tokenizers, generations. */
+/* Small records of a run: events, environment, datasets, tokenizers, generations, results. */
 #include "core/base/clock.h"
 #include "store/claim.h"
 #include "store/db.h"
@@ -121,22 +121,54 @@ mm_status mm_store_tokenizer_get(mm_store *store, const char *hash, mm_str *json
     return mm_str_check(config, err);
 }
 
+static mm_value int_or_null(bool is_known, int64_t value)
+{
+    return is_known ? mm_v_int(value) : (mm_value){.type = MM_VALUE_NULL};
+}
+
 mm_status mm_store_generation_add(mm_store *store, const mm_generation_row *row, mm_err *err)
 {
+    MM_ASSERT(row->is_correct >= -1 && row->is_correct <= 1);
     mm_status status = MM_OK;
     MM_TRY(mm_db_begin(store, MM_SYNC_NORMAL, err));
     MM_GO(mm_run_must_exist(store, row->run_id, err));
+    // What has no right answer was not verified, whatever the field says.
+    const bool is_verified = row->expected && row->is_correct >= 0;
     MM_GO(mm_db_run(
         store,
         "INSERT INTO generation (run_id, step, prompt_idx, prompt, text, tokens, finish_reason, "
-        "temperature, top_p, top_k, seed, tokens_per_s, created_ms) "
-        "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+        "temperature, top_p, top_k, seed, tokens_per_s, created_ms, task, expected, is_correct) "
+        "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
         MM_VALUES(mm_v_int(row->run_id), mm_v_int(row->step), mm_v_int(row->prompt_idx),
                   mm_v_text(row->prompt ? row->prompt : ""), mm_v_text(row->text ? row->text : ""),
                   mm_v_int(row->tokens), mm_v_text(row->finish_reason), mm_v_real(row->temperature),
                   mm_v_real(row->top_p), mm_v_int(row->top_k), mm_v_int((int64_t)row->seed),
                   mm_v_real(row->tokens_per_s),
-                  mm_v_int(row->created_ms ? row->created_ms : mm_now_ms())),
+                  mm_v_int(row->created_ms ? row->created_ms : mm_now_ms()), mm_v_text(row->task),
+                  mm_v_text(row->expected), int_or_null(is_verified, row->is_correct)),
+        err));
+    MM_GO(mm_db_commit(store, err));
+done:
+    mm_db_rollback(store);
+    return status;
+}
+
+mm_status mm_store_result_add(mm_store *store, const mm_result *result, mm_err *err)
+{
+    MM_ASSERT(result->task && result->metric);
+    mm_status status = MM_OK;
+    MM_TRY(mm_db_begin(store, MM_SYNC_NORMAL, err));
+    MM_GO(mm_run_must_exist(store, result->run_id, err));
+    MM_GO(mm_db_run(
+        store,
+        "INSERT INTO result (run_id, step, task, metric, value, low, high, n, correct, "
+        "data_sha256, created_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+        MM_VALUES(mm_v_int(result->run_id), mm_v_int(result->step), mm_v_text(result->task),
+                  mm_v_text(result->metric), mm_v_real(result->value), mm_v_real(result->low),
+                  mm_v_real(result->high), mm_v_int(result->n),
+                  int_or_null(result->correct >= 0, result->correct),
+                  mm_v_text(result->data_sha256),
+                  mm_v_int(result->created_ms ? result->created_ms : mm_now_ms())),
         err));
     MM_GO(mm_db_commit(store, err));
 done:

@@ -1,4 +1,5 @@
-/* The background saver: one thread, one connection, one job at a time, from a copy of the data. */
+/* The background saver: one thread, one connection, one job at a time, from a copy of the data.
+ * Frozen arrays are not copied: the caller's memory is read, if at all, while the job runs. */
 #include "core/base/clock.h"
 #include "store/chunk.h"
 #include "store/db.h"
@@ -7,7 +8,9 @@
 #include <string.h>
 
 struct mm_saver {
-    mm_store *store; /* of the thread */
+    mm_store *store; /* of the thread, as last_id and last_run */
+    int64_t last_id; /* its last checkpoint and of which run; 0: none */
+    int64_t last_run;
     int32_t keep;
     pthread_t thread;
     pthread_mutex_t mutex; /* over everything below */
@@ -26,10 +29,25 @@ struct mm_saver {
     size_t data_capacity;
 };
 
-static mm_status write_job(mm_saver *saver, mm_err *err)
+// Where frozen arrays come from. If the given one was removed, the run's last checkpoint has them.
+static mm_status find_base(mm_saver *saver, mm_err *err)
+{
+    bool has_base = false;
+    if (saver->job.base_id != 0) {
+        MM_TRY(mm_checkpoint_is_complete(saver->store, saver->job.base_id, &has_base, err));
+    }
+    if (!has_base && saver->last_run == saver->job.run_id) saver->job.base_id = saver->last_id;
+    return MM_OK;
+}
+
+static mm_status write_job(mm_saver *saver, int64_t *written_bytes, mm_err *err)
 {
     int64_t id;
-    MM_TRY(mm_checkpoint_write(saver->store, &saver->job, &id, err));
+    *written_bytes = 0;
+    MM_TRY(find_base(saver, err));
+    MM_TRY(mm_checkpoint_put(saver->store, &saver->job, &id, written_bytes, err));
+    saver->last_id = id;
+    saver->last_run = saver->job.run_id;
     if (saver->keep <= 0) return MM_OK;
     return mm_checkpoints_prune(saver->store, saver->job.run_id, saver->keep, err);
 }
@@ -45,16 +63,13 @@ static void *run_thread(void *context)
         if (!saver->has_job) break;
         pthread_mutex_unlock(&saver->mutex);
         mm_err err = {0};
-        int64_t raw_bytes = 0;
-        for (size_t i = 0; i < saver->job.n_blobs; i++) {
-            raw_bytes += (int64_t)saver->job.blobs[i].bytes;
-        }
+        int64_t written_bytes;
         const int64_t start = mm_mono_ns();
-        const mm_status status = write_job(saver, &err);
+        const mm_status status = write_job(saver, &written_bytes, &err);
         const int64_t write_ns = mm_mono_ns() - start;
         pthread_mutex_lock(&saver->mutex);
         saver->write_ns += write_ns;
-        saver->raw_bytes += raw_bytes;
+        saver->raw_bytes += written_bytes;
         if (status != MM_OK) saver->failure = err;
         saver->has_job = false;
         pthread_cond_broadcast(&saver->changed);
@@ -97,11 +112,12 @@ static mm_status wait_idle(mm_saver *saver, mm_err *err)
     return status;
 }
 
-// Room for a copy of all arrays, kept for the next time.
+// Room for a copy of all arrays that may change, kept for the next time.
 static mm_status reserve(mm_saver *saver, const mm_checkpoint_new *checkpoint, mm_err *err)
 {
     size_t bytes = 0;
     for (size_t i = 0; i < checkpoint->n_blobs; i++) {
+        if (checkpoint->blobs[i].is_frozen) continue;
         if (!mm_add_ok(bytes, checkpoint->blobs[i].bytes, &bytes)) {
             return MM_FAIL(err, MM_ELIMIT, "checkpoint too large");
         }
@@ -136,7 +152,7 @@ static mm_status copy_job(mm_saver *saver, const mm_checkpoint_new *checkpoint, 
         to->name = mm_arena_strdup(&saver->names, from->name);
         to->dtype = mm_arena_strdup(&saver->names, from->dtype);
         is_copied = to->name && to->dtype;
-        if (from->bytes == 0) continue;
+        if (from->bytes == 0 || from->is_frozen) continue;
         to->data = saver->data + used;
         memcpy(saver->data + used, from->data, from->bytes);
         used += from->bytes;

@@ -1,5 +1,5 @@
 /* Benchmark of the store: prints one line per measure. Not part of the tests: nothing here can fail
- * for being slow. Usage: bench_store [folder]. */
+ * for being slow. Usage: bench_store [folder [number of one measure]]. */
 #include "core/base/clock.h"
 #include "core/base/rng.h"
 #include "store/metrics.h"
@@ -226,6 +226,98 @@ static void bench_checkpoint(const char *path)
     free(back);
 }
 
+static mm_blob blob_of(const char *name, const float *data, int64_t n, bool is_frozen)
+{
+    return (mm_blob){.name = name,
+                     .dtype = "F32",
+                     .element_bytes = 4,
+                     .ndim = 1,
+                     .shape = {n},
+                     .data = data,
+                     .bytes = (size_t)n * sizeof *data,
+                     .is_frozen = is_frozen};
+}
+
+// Median milliseconds of a submit and of the write behind it.
+static void time_saver(const char *path, mm_checkpoint_new *one, float *adapter, const char *what)
+{
+    enum { REPEATS = 9 };
+    mm_err err;
+    mm_saver *saver;
+    double submit_ms[REPEATS];
+    double write_ms[REPEATS];
+    must(mm_saver_open(&saver, path, 0, &err), &err);
+    for (int i = 0; i < REPEATS; i++) {
+        adapter[i] += 1.0f;
+        one->step++;
+        const int64_t start = mm_mono_ns();
+        must(mm_saver_submit(saver, one, &err), &err);
+        submit_ms[i] = seconds_since(start) * 1e3;
+        must(mm_saver_wait(saver, &err), &err);
+        write_ms[i] = seconds_since(start) * 1e3;
+    }
+    must(mm_saver_close(saver, &err), &err);
+    qsort(submit_ms, REPEATS, sizeof submit_ms[0], compare);
+    qsort(write_ms, REPEATS, sizeof write_ms[0], compare);
+    printf("%-23s %10.1f ms written, %.1f ms in the training thread\n", what, write_ms[REPEATS / 2],
+           submit_ms[REPEATS / 2]);
+}
+
+// A frozen base of 64 M weights and adapters of rank 16 with their moments.
+static void bench_refer(const char *path)
+{
+    enum { N_BASE = 64 << 20, N_ADAPTER = 3 * 393216, N_BLOBS = 9 };
+    mm_err err;
+    mm_store *store;
+    mm_claim *claim;
+    float *base = malloc(N_BASE * sizeof *base);
+    float *adapter = malloc(N_ADAPTER * sizeof *adapter);
+    if (!base || !adapter) exit(1);
+    mm_rng rng;
+    mm_rng_init(&rng, 42, MM_RNG_TEST, 0);
+    for (size_t i = 0; i < N_BASE; i++) {
+        base[i] = 0.02f * (float)mm_rng_normal(&rng);
+        if (i < N_ADAPTER) adapter[i] = base[i] + 1.0f;
+    }
+    static const char *const NAME[N_BLOBS] = {"w0", "w1", "w2", "w3", "w4", "w5", "w6", "w7", "a"};
+    mm_blob blobs[N_BLOBS];
+    for (int i = 0; i < 8; i++) {
+        blobs[i] = blob_of(NAME[i], base + (size_t)i * (N_BASE / 8), N_BASE / 8, true);
+    }
+    blobs[8] = blob_of(NAME[8], adapter, N_ADAPTER, false);
+    must(mm_store_open(&store, path, MM_STORE_CREATE, &err), &err);
+    mm_checkpoint_new one = {.run_id = new_run(store, &claim),
+                             .step = 1,
+                             .kind = "full",
+                             .state = "{}",
+                             .val_loss = (double)NAN,
+                             .blobs = blobs,
+                             .n_blobs = 8};
+    const int64_t start = mm_mono_ns();
+    int64_t base_id;
+    must(mm_checkpoint_write(store, &one, &base_id, &err), &err);
+    printf("base of 64 M weights    %10.1f ms written\n", seconds_since(start) * 1e3);
+    one.n_blobs = N_BLOBS;
+    one.base_id = base_id;
+    time_saver(path, &one, adapter, "adapter beside it");
+    mm_arena arena = {0};
+    mm_checkpoint_info *list;
+    size_t count;
+    must(mm_checkpoint_list(store, one.run_id, &arena, &list, &count, &err), &err);
+    printf("adapter's own bytes     %10.2f MB of %.2f MB (%.0f MB named)\n",
+           (double)list[count - 1].own_bytes / 1e6, (double)blobs[8].bytes / 1e6,
+           (double)list[count - 1].raw_bytes / 1e6);
+    for (int i = 0; i < 8; i++) {
+        blobs[i].is_frozen = false;
+    }
+    time_saver(path, &one, adapter, "the same, not frozen");
+    must(mm_run_end(claim, "finished", NULL, &err), &err);
+    mm_arena_drop(&arena);
+    mm_store_close(store);
+    free(base);
+    free(adapter);
+}
+
 static void bench_compare(const char *path)
 {
     mm_err err;
@@ -284,11 +376,13 @@ int main(int argc, char **argv)
     char folder[256];
     snprintf(folder, sizeof folder, "%s/mmrun-bench-XXXXXX", argc > 1 ? argv[1] : "/tmp");
     if (!mkdtemp(folder)) return 1;
-    void (*const benches[])(const char *) = {bench_first_point, bench_log, bench_sustained,
-                                             bench_checkpoint, bench_compare};
+    const char *only = argc > 2 ? argv[2] : NULL; /* number of one measure */
+    void (*const benches[])(const char *) = {bench_first_point, bench_log,   bench_sustained,
+                                             bench_checkpoint,  bench_refer, bench_compare};
     printf("SQLite %s\n", mm_sqlite_version());
     for (size_t i = 0; i < sizeof benches / sizeof benches[0]; i++) {
         char path[300];
+        if (only && strtoul(only, NULL, 10) != i) continue;
         snprintf(path, sizeof path, "%s/%zu.db", folder, i);
         benches[i](path);
         // A last reader leaves an empty log behind.

@@ -2,12 +2,14 @@
  *
  *   store_child log DB ACK FIRST         claims run 1, rewinds to FIRST, logs steps from FIRST + 1
  * on store_child save DB ACK FIRST        writes checkpoints of run 1 from step FIRST on
- *   store_child run DB ACK STEPS         a whole run of its own: claim, metrics, events, end
+ *   store_child refer DB ACK FIRST       checkpoints of run 2 that refer to those of run 1, which
+ * go store_child run DB ACK STEPS         a whole run of its own: claim, metrics, events, end
  *   store_child hold DB ACK RUN          claims the run and waits to be killed
  *
  * ACK is a file of 16 bytes, mapped and shared, so that it says after a kill how far the child
  * came: [0] is 1 when the child is ready, [1] the last step that has been acknowledged to it.
  */
+#include "store/chunk.h"
 #include "store/metrics.h"
 #include "store/query.h"
 
@@ -97,6 +99,55 @@ static void save_steps(mm_store *store, ack_word *ack, int64_t first)
     }
 }
 
+static mm_blob blob_of(const char *name, const float *data, int64_t n, bool is_frozen)
+{
+    return (mm_blob){.name = name,
+                     .dtype = "F32",
+                     .element_bytes = 4,
+                     .ndim = 1,
+                     .shape = {n},
+                     .data = data,
+                     .bytes = (size_t)n * sizeof *data,
+                     .is_frozen = is_frozen};
+}
+
+// A base, an adapter that refers to it, and the base before it removed: in every round.
+static void refer_steps(mm_store *store, ack_word *ack, int64_t first)
+{
+    enum { N = CHECKPOINT_FLOATS, N_ADAPTER = 1000 };
+    mm_err err;
+    float *w = malloc(N * sizeof *w);
+    float a[N_ADAPTER];
+    if (!w) exit(2);
+    atomic_store(&ack[0], 1);
+    for (int64_t step = first;; step++) {
+        for (size_t i = 0; i < N; i++) {
+            w[i] = sinf((float)i * 0.001f + (float)step);
+        }
+        for (size_t i = 0; i < N_ADAPTER; i++) {
+            a[i] = cosf((float)i + (float)step);
+        }
+        const mm_blob blobs[] = {blob_of("w", w, N, true), blob_of("a", a, N_ADAPTER, false)};
+        mm_checkpoint_new one = {.run_id = 1,
+                                 .step = step,
+                                 .kind = "full",
+                                 .state = "{}",
+                                 .val_loss = (double)NAN,
+                                 .blobs = blobs,
+                                 .n_blobs = 1};
+        int64_t base_id;
+        int64_t id;
+        must(mm_checkpoint_write(store, &one, &base_id, &err), &err);
+        one.run_id = 2;
+        one.n_blobs = 2;
+        one.base_id = base_id;
+        must(mm_checkpoint_write(store, &one, &id, &err), &err);
+        atomic_store(&ack[1], step);
+        must(mm_checkpoints_prune(store, 1, 1, &err), &err);
+        must(mm_checkpoints_prune(store, 2, 2, &err), &err);
+    }
+}
+
 static void whole_run(mm_store *store, ack_word *ack, int64_t steps)
 {
     mm_err err;
@@ -149,6 +200,7 @@ int main(int argc, char **argv)
     must(mm_store_open(&store, argv[2], MM_STORE_WRITE, &err), &err);
     if (strcmp(argv[1], "log") == 0) log_steps(store, ack, number);
     if (strcmp(argv[1], "save") == 0) save_steps(store, ack, number);
+    if (strcmp(argv[1], "refer") == 0) refer_steps(store, ack, number);
     if (strcmp(argv[1], "run") == 0) whole_run(store, ack, number);
     if (strcmp(argv[1], "hold") == 0) hold(store, ack, number);
     mm_store_close(store);

@@ -11,7 +11,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
-enum { LOG_KILLS = 40, SAVE_KILLS = 20, CHECKPOINT_FLOATS = 600000 };
+enum { LOG_KILLS = 40, SAVE_KILLS = 20, REFER_KILLS = 20, CHECKPOINT_FLOATS = 600000 };
 
 typedef struct child_process {
     pid_t pid;
@@ -137,6 +137,21 @@ static void no_acknowledged_point_is_lost(void **state)
                   n_acknowledged);
 }
 
+// Nothing half written, no chunk that nobody refers to, each chunk owned once.
+static void expect_no_leftovers(const fixture *fix)
+{
+    static const char *const NONE[] = {
+        "SELECT count(*) FROM checkpoint WHERE state <> 'complete'",
+        "SELECT count(*) FROM chunk WHERE id NOT IN (SELECT chunk_id FROM tensor_chunk)",
+        "SELECT count(*) FROM tensor_chunk WHERE chunk_id NOT IN (SELECT id FROM chunk)",
+        "SELECT (SELECT coalesce(sum(own_bytes), 0) FROM checkpoints) - "
+        "(SELECT coalesce(sum(stored_bytes), 0) FROM chunk)",
+    };
+    for (size_t i = 0; i < sizeof NONE / sizeof NONE[0]; i++) {
+        if (sql_int(fix->path, NONE[i]) != 0) fail_msg("%s", NONE[i]);
+    }
+}
+
 static void the_newest_complete_checkpoint_loads(void **state)
 {
     const fixture *fix = *state;
@@ -166,17 +181,52 @@ static void the_newest_complete_checkpoint_loads(void **state)
         }
         mm_arena_drop(&arena);
         mm_store_close(store);
-        // What the dead writer left is gone.
-        assert_int_equal(sql_int(fix->path, "SELECT count(*) FROM checkpoint "
-                                            "WHERE state <> 'complete'"),
-                         0);
-        assert_int_equal(sql_int(fix->path, "SELECT count(*) FROM chunk WHERE id NOT IN "
-                                            "(SELECT chunk_id FROM tensor_chunk)"),
-                         0);
+        expect_no_leftovers(fix);
         step = info.step + 1;
     }
     free(weights);
     mm_store *store = open_store(fix->path, MM_STORE_READ);
+    OK(mm_store_check(store, NULL, NULL, err));
+    mm_store_close(store);
+}
+
+static void what_is_referred_to_survives_a_kill(void **state)
+{
+    const fixture *fix = *state;
+    prepare(fix);
+    mm_store *store = open_store(fix->path, MM_STORE_WRITE);
+    make_run(store, "adapter");
+    mm_store_close(store);
+    const size_t bytes = CHECKPOINT_FLOATS * sizeof(float);
+    float *weights = malloc(bytes);
+    assert_non_null(weights);
+    int64_t step = 1;
+    for (int i = 0; i < REFER_KILLS; i++) {
+        child_process child = start_child(fix, "refer", step, 0);
+        wait_for(&child, i % 4 == 3 ? 0 : 1);
+        sleep_ms(1.0 + next_random(80));
+        const int64_t acknowledged = kill_child(&child);
+        store = open_store(fix->path, MM_STORE_WRITE);
+        mm_arena arena = {0};
+        mm_checkpoint_info *list;
+        size_t count;
+        OK(mm_checkpoint_list(store, 2, &arena, &list, &count, err));
+        assert_true(count >= 1 && list[count - 1].step >= acknowledged);
+        for (size_t k = 0; k < count; k++) {
+            OK(mm_checkpoint_read(store, list[k].id, "w", weights, bytes, err));
+            for (size_t n = 0; n < CHECKPOINT_FLOATS; n += 997) {
+                assert_true(weights[n] == sinf((float)n * 0.001f + (float)list[k].step));
+            }
+            OK(mm_checkpoint_read(store, list[k].id, "a", weights, 4000, err));
+            assert_true(weights[7] == cosf(7.0f + (float)list[k].step));
+        }
+        step = list[count - 1].step + 1;
+        mm_arena_drop(&arena);
+        mm_store_close(store);
+        expect_no_leftovers(fix);
+    }
+    free(weights);
+    store = open_store(fix->path, MM_STORE_READ);
     OK(mm_store_check(store, NULL, NULL, err));
     mm_store_close(store);
 }
@@ -257,9 +307,8 @@ static void a_claim_dies_with_its_process_at_once(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(no_acknowledged_point_is_lost),
-        TEST(the_newest_complete_checkpoint_loads),
-        TEST(processes_share_one_file),
+        TEST(no_acknowledged_point_is_lost),         TEST(the_newest_complete_checkpoint_loads),
+        TEST(what_is_referred_to_survives_a_kill),   TEST(processes_share_one_file),
         TEST(a_claim_dies_with_its_process_at_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -294,8 +294,18 @@ static void hostile_text_comes_back_byte_for_byte(void **state)
                                           .top_p = 0.9,
                                           .top_k = 50,
                                           .seed = 1,
-                                          .tokens_per_s = (double)NAN};
+                                          .tokens_per_s = (double)NAN,
+                                          .task = HOSTILE,
+                                          .expected = HOSTILE,
+                                          .is_correct = 1};
     OK(mm_store_generation_add(store, &generation, err));
+    const mm_result result = {.run_id = id,
+                              .step = 3,
+                              .task = HOSTILE,
+                              .metric = HOSTILE,
+                              .value = 0.5,
+                              .data_sha256 = HOSTILE};
+    OK(mm_store_result_add(store, &result, err));
     mm_arena arena = {0};
     size_t count;
     mm_run_info info;
@@ -320,9 +330,110 @@ static void hostile_text_comes_back_byte_for_byte(void **state)
     assert_true(rows[0].temperature > 0.69 && rows[0].temperature < 0.71);
     assert_true(isnan(rows[0].tokens_per_s));
     assert_true(rows[0].created_ms > 0);
+    assert_string_equal(rows[0].task, HOSTILE);
+    assert_string_equal(rows[0].expected, HOSTILE);
+    assert_int_equal(rows[0].is_correct, 1);
+    mm_result *results;
+    OK(mm_store_results(store, id, &arena, &results, &count, err));
+    assert_int_equal(count, 1);
+    assert_string_equal(results[0].task, HOSTILE);
+    assert_string_equal(results[0].metric, HOSTILE);
+    assert_string_equal(results[0].data_sha256, HOSTILE);
     mm_param *params;
     OK(mm_store_params(store, id, &arena, &params, &count, err));
     assert_string_equal(params[0].value, HOSTILE);
+    mm_arena_drop(&arena);
+    mm_store_close(store);
+}
+
+static void an_evaluation_done_again_replaces_the_one_before(void **state)
+{
+    const fixture *fix = *state;
+    mm_store *store = open_store(fix->path, MM_STORE_CREATE);
+    const int64_t id = make_run(store, "a");
+    mm_result result = {.run_id = id,
+                        .step = 10,
+                        .task = "sums.jsonl",
+                        .metric = "exact_match",
+                        .value = 0.25,
+                        .low = 0.1,
+                        .high = 0.5,
+                        .n = 20,
+                        .correct = 5,
+                        .data_sha256 = "aa"};
+    OK(mm_store_result_add(store, &result, err));
+    result.value = 0.5;
+    result.correct = 10;
+    OK(mm_store_result_add(store, &result, err));
+    result.step = 20;
+    OK(mm_store_result_add(store, &result, err));
+    const mm_result loss = {.run_id = id,
+                            .step = 20,
+                            .task = "sums.jsonl",
+                            .metric = "val_loss",
+                            .value = (double)INFINITY,
+                            .low = (double)NAN,
+                            .high = (double)NAN,
+                            .n = 900,
+                            .correct = -1};
+    OK(mm_store_result_add(store, &loss, err));
+    result.run_id = 99;
+    FAILS(MM_ENOTFOUND, "99", mm_store_result_add(store, &result, err));
+    mm_arena arena = {0};
+    mm_result *found;
+    size_t count;
+    OK(mm_store_results(store, id, &arena, &found, &count, err));
+    assert_int_equal(count, 3);
+    assert_int_equal(found[0].step, 10);
+    assert_int_equal(found[0].correct, 10);
+    assert_true(found[0].value == 0.5 && found[0].low == 0.1 && found[0].high == 0.5);
+    assert_string_equal(found[0].data_sha256, "aa");
+    assert_int_equal(found[2].correct, -1);
+    assert_int_equal(found[2].n, 900);
+    assert_true(isinf(found[2].value) && isnan(found[2].low) && !found[2].data_sha256);
+    assert_true(found[2].created_ms > 0);
+    assert_string_equal(
+        sql_text(fix->path, "SELECT group_concat(step || ' ' || coalesce(correct, '-') || ' ' || "
+                            "coalesce(value, '-')) FROM (SELECT * FROM results ORDER BY step, "
+                            "metric)"),
+        "10 10 0.5,20 10 0.5,20 - -");
+    // A resume from before them moves results aside, as it does answers.
+    const mm_generation_row answer = {
+        .run_id = id, .step = 20, .prompt = "1+1", .text = "3", .expected = "2"};
+    OK(mm_store_generation_add(store, &answer, err));
+    mm_claim *claim = claim_run(store, id, 15);
+    OK(mm_run_end(claim, "finished", NULL, err));
+    OK(mm_store_results(store, id, &arena, &found, &count, err));
+    assert_int_equal(count, 1);
+    assert_int_equal(sql_int(fix->path, "SELECT count(*) FROM results"), 1);
+    assert_int_equal(sql_int(fix->path, "SELECT count(*) FROM generations"), 0);
+    OK(mm_store_run_remove(store, id, err));
+    assert_int_equal(sql_int(fix->path, "SELECT count(*) FROM result"), 0);
+    mm_arena_drop(&arena);
+    mm_store_close(store);
+}
+
+static void what_has_no_right_answer_is_not_wrong(void **state)
+{
+    const fixture *fix = *state;
+    mm_store *store = open_store(fix->path, MM_STORE_CREATE);
+    const int64_t id = make_run(store, "a");
+    mm_generation_row row = {.run_id = id, .step = 1, .prompt = "p", .text = "a"};
+    OK(mm_store_generation_add(store, &row, err)); // is_correct 0 means nothing here
+    row.expected = "b";
+    OK(mm_store_generation_add(store, &row, err));
+    row.is_correct = -1;
+    OK(mm_store_generation_add(store, &row, err));
+    assert_string_equal(sql_text(fix->path, "SELECT group_concat(coalesce(is_correct, '-')) "
+                                            "FROM generations"),
+                        "-,0,-");
+    mm_arena arena = {0};
+    mm_generation_row *rows;
+    size_t count;
+    OK(mm_store_generations(store, id, &arena, &rows, &count, err));
+    assert_int_equal(count, 3);
+    assert_int_equal(rows[0].is_correct, -1);
+    assert_int_equal(rows[1].is_correct, 0);
     mm_arena_drop(&arena);
     mm_store_close(store);
 }
@@ -516,6 +627,8 @@ int main(void)
         TEST(a_run_of_another_machine_is_believed_while_it_beats),
         TEST(a_silent_run_reads_killed_in_plain_sql),
         TEST(hostile_text_comes_back_byte_for_byte),
+        TEST(an_evaluation_done_again_replaces_the_one_before),
+        TEST(what_has_no_right_answer_is_not_wrong),
         TEST(datasets_are_one_row_per_content),
         TEST(tokenizers_are_kept_by_hash),
         TEST(a_sweep_has_a_leaderboard),

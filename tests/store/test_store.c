@@ -53,9 +53,13 @@ static void every_stable_view_has_its_columns(void **state)
         {"params", "run_id, name, value, is_default"},
         {"metrics", "run_id, step, name, value, time"},
         {"metric_last", "run_id, name, step, value"},
-        {"checkpoints", "id, run_id, step, kind, raw_bytes, stored_bytes, sha256, created_at"},
+        {"checkpoints",
+         "id, run_id, step, kind, raw_bytes, stored_bytes, sha256, created_at, own_bytes"},
         {"generations", "id, run_id, step, prompt_idx, prompt, text, tokens, finish_reason, "
-                        "temperature, top_p, top_k, seed, tokens_per_s, created_at"},
+                        "temperature, top_p, top_k, seed, tokens_per_s, created_at, task, "
+                        "expected, is_correct"},
+        {"results", "run_id, step, task, metric, value, low, high, n, correct, data_sha256, "
+                    "created_at"},
         {"datasets", "id, path, source, sha256, bytes, rows, tokens"},
         {"run_datasets", "run_id, dataset_id, role"},
         {"sweeps", "id, name, stage, search, space, status, created_at"},
@@ -88,7 +92,7 @@ static void views_work_where_the_schema_is_not_trusted(void **state)
         OK(mm_db_script(store, sql, err));
         sqlite3_free(sql);
     }
-    assert_true(n_views >= 12);
+    assert_true(n_views >= 13);
     mm_store_close(store);
 }
 
@@ -141,39 +145,76 @@ static void a_backup_is_a_whole_database(void **state)
     mm_store_close(store);
 }
 
-static void an_older_file_is_backed_up_and_migrated(void **state)
+// Path of the backup that a migration made, "" if there is none.
+static const char *find_backup(const fixture *fix)
 {
-    const fixture *fix = *state;
-    mm_store *store = open_store(fix->path, MM_STORE_CREATE);
-    make_run(store, "old");
-    const mm_migration migrations[2] = {
-        mm_schema_migrations[0],
-        {2, "0002_colour",
-         "ALTER TABLE run ADD COLUMN colour TEXT; UPDATE run SET colour = 'red';"}};
-    char views[256];
-    snprintf(views, sizeof views, "CREATE VIEW runs AS SELECT id, name, colour FROM run;");
-    OK(mm_schema_update(store, false, migrations, 2, views, err));
-    mm_store_close(store);
-    assert_int_equal(sql_int(fix->path, "PRAGMA user_version"), 2);
-    assert_string_equal(sql_text(fix->path, "SELECT name || colour FROM runs"), "oldred");
-    assert_string_equal(sql_text(fix->path, "SELECT name || from_version FROM schema_history "
-                                            "WHERE version = 2"),
-                        "0002_colour1");
-    // The backup beside it is the old one, and whole.
-    char backup[512] = "";
+    static char path[512];
+    path[0] = '\0';
     DIR *dir = opendir(fix->folder);
     for (const struct dirent *entry; (entry = readdir(dir)) != NULL;) {
         if (strstr(entry->d_name, ".backup")) {
-            snprintf(backup, sizeof backup, "%s/%s", fix->folder, entry->d_name);
+            snprintf(path, sizeof path, "%s/%s", fix->folder, entry->d_name);
         }
     }
     closedir(dir);
+    return path;
+}
+
+// A file as the program of that schema made it, without any rows.
+static void make_old_file(const char *path, int32_t version)
+{
+    char sql[256];
+    sql_run(path, "PRAGMA page_size = 8192; PRAGMA auto_vacuum = INCREMENTAL;");
+    for (int32_t i = 0; i < version; i++) {
+        sql_run(path, mm_schema_migrations[i].sql);
+        snprintf(sql, sizeof sql, "INSERT INTO schema_history VALUES (%d, '%s', 0, 1, 'old')",
+                 (int)i + 1, mm_schema_migrations[i].name);
+        sql_run(path, sql);
+    }
+    sql_run(path, "CREATE VIEW runs AS SELECT id, name FROM run;"
+                  "CREATE VIEW forgotten AS SELECT 1;");
+    snprintf(sql, sizeof sql, "PRAGMA application_id = %d; PRAGMA user_version = %d;",
+             (int)MM_APPLICATION_ID, (int)version);
+    sql_run(path, sql);
+}
+
+// One more migration than this program has.
+static mm_status migrate_with(mm_store *store, const char *name, const char *sql, const char *views,
+                              mm_err *err)
+{
+    mm_migration migrations[16];
+    const int32_t count = mm_schema_migration_count;
+    assert_true(count < 16);
+    memcpy(migrations, mm_schema_migrations, (size_t)count * sizeof *migrations);
+    migrations[count] = (mm_migration){count + 1, name, sql};
+    return mm_schema_update(store, false, migrations, count + 1, views, err);
+}
+
+static void an_older_file_is_backed_up_and_migrated(void **state)
+{
+    const fixture *fix = *state;
+    const int32_t known = mm_schema_migration_count;
+    mm_store *store = open_store(fix->path, MM_STORE_CREATE);
+    make_run(store, "old");
+    OK(migrate_with(store, "9999_colour",
+                    "ALTER TABLE run ADD COLUMN colour TEXT; UPDATE run SET colour = 'red';",
+                    "CREATE VIEW runs AS SELECT id, name, colour FROM run;", err));
+    mm_store_close(store);
+    assert_int_equal(sql_int(fix->path, "PRAGMA user_version"), known + 1);
+    assert_string_equal(sql_text(fix->path, "SELECT name || colour FROM runs"), "oldred");
+    assert_int_equal(sql_int(fix->path, "SELECT from_version FROM schema_history "
+                                        "WHERE name = '9999_colour'"),
+                     known);
+    // The backup beside it is the old one, and whole.
+    char backup[512];
+    snprintf(backup, sizeof backup, "%s", find_backup(fix));
     assert_string_not_equal(backup, "");
-    assert_int_equal(sql_int(backup, "PRAGMA user_version"), 1);
+    assert_int_equal(sql_int(backup, "PRAGMA user_version"), known);
     assert_string_equal(sql_text(backup, "SELECT name FROM runs"), "old");
-    // This program knows only the first schema.
-    FAILS(MM_EVERSION, "schema 2, this one knows 1",
-          mm_store_open(&store, fix->path, MM_STORE_WRITE, err));
+    // This program does not know that schema.
+    char message[64];
+    snprintf(message, sizeof message, "schema %d, this one knows %d", (int)known + 1, (int)known);
+    FAILS(MM_EVERSION, message, mm_store_open(&store, fix->path, MM_STORE_WRITE, err));
     FAILS(MM_EVERSION, "made by a newer mmrun",
           mm_store_open(&store, fix->path, MM_STORE_READ, err));
     assert_null(store);
@@ -182,18 +223,65 @@ static void an_older_file_is_backed_up_and_migrated(void **state)
 static void a_failed_migration_changes_nothing(void **state)
 {
     const fixture *fix = *state;
+    const int32_t known = mm_schema_migration_count;
     mm_store *store = open_store(fix->path, MM_STORE_CREATE);
     make_run(store, "old");
-    const mm_migration migrations[2] = {
-        mm_schema_migrations[0],
-        {2, "0002_broken", "CREATE TABLE extra (a) STRICT; DROP TABLE run;"}};
-    FAILS(MM_EDB, "migrating from schema 1 to 2",
-          mm_schema_update(store, false, migrations, 2, mm_schema_views, err));
+    FAILS(MM_EDB, "migrating from schema",
+          migrate_with(store, "9999_broken", "CREATE TABLE extra (a) STRICT; DROP TABLE run;",
+                       mm_schema_views, err));
     make_run(store, "still works");
     mm_store_close(store);
-    assert_int_equal(sql_int(fix->path, "PRAGMA user_version"), 1);
+    assert_int_equal(sql_int(fix->path, "PRAGMA user_version"), known);
     assert_int_equal(sql_int(fix->path, "SELECT count(*) FROM runs"), 2);
     assert_string_equal(sql_text(fix->path, "PRAGMA integrity_check"), "ok");
+}
+
+// Two checkpoints that share chunk 1, a third that was being written, an answer.
+static const char SCHEMA_1_ROWS[] =
+    "INSERT INTO run (id, uid, name, stage, seed, created_ms, host) "
+    "VALUES (1, 'u', 'old', 'pretrain', 42, 5, 'h');"
+    "INSERT INTO generation (run_id, step, prompt_idx, prompt, text, tokens, seed, created_ms) "
+    "VALUES (1, 3, 0, 'p', 'a', 1, 42, 6);"
+    "INSERT INTO chunk (id, sha256, codec, raw_bytes, stored_bytes, data) VALUES "
+    "(1, zeroblob(32), 0, 100, 100, zeroblob(100)),"
+    "(2, randomblob(32), 0, 20, 20, zeroblob(20));"
+    "INSERT INTO checkpoint (id, run_id, step, kind, state, stored_bytes, created_ms) VALUES "
+    "(1, 1, 1, 'full', 'writing', 0, 7), (2, 1, 2, 'full', 'complete', 100, 7),"
+    "(3, 1, 3, 'full', 'complete', 120, 7);"
+    "INSERT INTO tensor_chunk VALUES (1, 0, 0, 1), (2, 0, 0, 1), (2, 1, 0, 1), (3, 0, 0, 1), "
+    "(3, 1, 0, 2);";
+
+static void schema_1_becomes_the_newest(void **state)
+{
+    const fixture *fix = *state;
+    make_old_file(fix->path, 1);
+    sql_run(fix->path, SCHEMA_1_ROWS);
+    mm_store *store;
+    FAILS(MM_EVERSION, "made by an older mmrun",
+          mm_store_open(&store, fix->path, MM_STORE_READ, err));
+    store = open_store(fix->path, MM_STORE_WRITE);
+    assert_int_equal(sql_int(find_backup(fix), "PRAGMA user_version"), 1);
+    assert_int_equal(sql_int(fix->path, "PRAGMA user_version"), mm_schema_migration_count);
+    // The oldest that is complete owns what both have; what was half written is gone.
+    assert_string_equal(sql_text(fix->path, "SELECT group_concat(id || ':' || own_bytes) "
+                                            "FROM (SELECT * FROM checkpoints ORDER BY id)"),
+                        "2:100,3:20");
+    mm_arena arena = {0};
+    mm_generation_row *rows;
+    size_t count;
+    OK(mm_store_generations(store, 1, &arena, &rows, &count, err));
+    assert_int_equal(count, 1);
+    assert_null(rows[0].task);
+    assert_null(rows[0].expected);
+    assert_int_equal(rows[0].is_correct, -1);
+    assert_int_equal(sql_int(fix->path, "SELECT count(*) FROM results"), 0);
+    assert_int_equal(sql_int(fix->path, "SELECT count(*) FROM sqlite_schema "
+                                        "WHERE name = 'forgotten'"),
+                     0);
+    assert_string_equal(sql_text(fix->path, "PRAGMA integrity_check"), "ok");
+    make_run(store, "new");
+    mm_arena_drop(&arena);
+    mm_store_close(store);
 }
 
 /* ---- rules of the folder -----------------------------------------------------------------------
@@ -351,6 +439,7 @@ int main(void)
         TEST(a_backup_is_a_whole_database),
         TEST(an_older_file_is_backed_up_and_migrated),
         TEST(a_failed_migration_changes_nothing),
+        TEST(schema_1_becomes_the_newest),
         TEST(all_writes_go_through_one_function),
         TEST(the_lock_is_held_during_a_transaction_and_not_after),
         TEST(the_wal_stays_short),
