@@ -4,6 +4,7 @@
 
 #include "core/base/file.h"
 #include "core/data/cache_file.h"
+#include "core/data/documents.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -22,7 +23,8 @@ struct mm_token_cache {
     uint32_t token_bytes;
     const uint16_t *narrow; // one of the two is set
     const uint32_t *wide;
-    const mm_cache_entry *entries;
+    const mm_cache_document *documents;
+    const mm_cache_rendering *renderings;
 };
 
 // A folder of our own choosing may turn out not to be usable; then the next one is tried.
@@ -65,9 +67,10 @@ static mm_status make_key(mm_cache_header *header, bool is_forced, mm_err *err)
     mm_str text = {0};
     char data[MM_SHA256_HEX_BYTES];
     mm_sha256_hex(header->data_sha256, data);
-    mm_str_addf(&text, "cache %d\ndata %s\ntokenizer %.*s\nformat %s%s\n", MM_CACHE_VERSION, data,
-                MM_CACHE_TOKENIZER_BYTES, header->tokenizer,
-                mm_row_format_name((mm_row_format)header->format), is_forced ? " forced" : "");
+    mm_str_addf(&text, "cache %d\ndata %s\ntokenizer %.*s\nformat %s%s\nmask %s\npairs %u\n",
+                MM_CACHE_VERSION, data, MM_CACHE_TOKENIZER_BYTES, header->tokenizer,
+                mm_row_format_name((mm_row_format)header->format), is_forced ? " forced" : "",
+                mm_mask_kind_name((mm_mask_kind)header->mask), header->pairs);
     const mm_status status = mm_str_check(&text, err);
     if (status == MM_OK) mm_sha256_of(text.data, text.length, header->key);
     mm_str_drop(&text);
@@ -107,12 +110,17 @@ static mm_status try_open(mm_token_cache **out, const char *path, const mm_cache
     const void *tokens = map.data + sizeof header;
     cache->narrow = header.token_bytes == 2 ? tokens : NULL;
     cache->wide = header.token_bytes == 4 ? tokens : NULL;
-    cache->entries = (const mm_cache_entry *)(const void *)(map.data + header.index_offset);
+    const void *tables = map.data + header.index_offset;
+    cache->documents = tables;
+    cache->renderings =
+        (const mm_cache_rendering *)(const void *)(cache->documents + header.documents);
     cache->info = (mm_cache_info){.data_bytes = header.data_bytes,
                                   .documents = (int64_t)header.documents,
-                                  .tokens = (int64_t)header.tokens,
+                                  .tokens = (int64_t)header.row_tokens,
                                   .bad_rows = (int64_t)header.bad_rows,
-                                  .format = (mm_row_format)header.format};
+                                  .format = (mm_row_format)header.format,
+                                  .mask = (mm_mask_kind)header.mask,
+                                  .pairs = header.pairs != 0};
     mm_sha256_hex(header.data_sha256, cache->info.data_sha256);
     memcpy(cache->tokenizer_hash, header.tokenizer, MM_CACHE_TOKENIZER_BYTES);
     *out = cache;
@@ -197,6 +205,11 @@ done:
     return status;
 }
 
+static bool is_of_texts(mm_row_format format)
+{
+    return format == MM_ROWS_TEXT || format == MM_ROWS_LINES || format == MM_ROWS_JOINED;
+}
+
 mm_status mm_token_cache_open(mm_token_cache **out, const mm_cache_options *options,
                               const mm_tokenizer *tokenizer, mm_err *err)
 {
@@ -215,6 +228,9 @@ mm_status mm_token_cache_open(mm_token_cache **out, const mm_cache_options *opti
     MM_GO(mm_row_reader_open(&reader, options->path, options->format, err));
     MM_GO(mm_sha256_file(options->path, header.data_sha256, &header.data_bytes, err));
     header.format = (uint32_t)mm_row_reader_report(reader)->format;
+    // A text is learned as a whole, so stages with different masks share its cache.
+    header.mask = is_of_texts((mm_row_format)header.format) ? MM_MASK_ALL : options->mask;
+    header.pairs = options->pairs;
     header.vocab_size = (uint32_t)mm_tokenizer_vocab(tokenizer);
     memcpy(header.tokenizer, hash, MM_CACHE_TOKENIZER_BYTES);
     MM_GO(make_key(&header, options->format != MM_ROWS_AUTO, err));
@@ -243,15 +259,33 @@ void mm_token_cache_close(mm_token_cache *cache)
 
 const mm_cache_info *mm_token_cache_info(const mm_token_cache *cache) { return &cache->info; }
 
-static uint64_t start_of(const mm_token_cache *cache, int64_t document)
+static const mm_cache_document *document_of(const mm_token_cache *cache, int64_t row)
 {
-    MM_ASSERT(document >= 0 && document < cache->info.documents);
-    return document == 0 ? 0 : cache->entries[document - 1].end;
+    MM_ASSERT(row >= 0 && row < cache->info.documents);
+    return &cache->documents[row];
+}
+
+// The number of a rendering among those of all rows.
+static uint32_t rendering_of(const mm_token_cache *cache, mm_cached which)
+{
+    const mm_cache_document *document = document_of(cache, which.row);
+    const uint32_t flags = document->flags;
+    MM_ASSERT(!which.is_rejected || flags & MM_DOCUMENT_IS_PAIR);
+    uint32_t number = document->renderings_end - mm_cache_renderings(flags);
+    if (which.is_rejected) number += flags & MM_DOCUMENT_VARIES ? 2 : 1;
+    const uint32_t varies = which.is_rejected ? MM_DOCUMENT_REJECTED_VARIES : MM_DOCUMENT_VARIES;
+    return which.has_no_empty_think && flags & varies ? number + 1 : number;
+}
+
+static uint64_t start_of(const mm_token_cache *cache, uint32_t rendering)
+{
+    return rendering == 0 ? 0 : cache->renderings[rendering - 1].end;
 }
 
 int64_t mm_token_cache_length(const mm_token_cache *cache, mm_cached which)
 {
-    return (int64_t)(cache->entries[which.row].end - start_of(cache, which.row));
+    const uint32_t rendering = rendering_of(cache, which);
+    return (int64_t)(cache->renderings[rendering].end - start_of(cache, rendering));
 }
 
 void mm_token_cache_copy(const mm_token_cache *cache, mm_cached which, int64_t first, int32_t count,
@@ -259,17 +293,40 @@ void mm_token_cache_copy(const mm_token_cache *cache, mm_cached which, int64_t f
 {
     MM_ASSERT(first >= 0 && count >= 0);
     MM_ASSERT(first + count <= mm_token_cache_length(cache, which));
-    const uint64_t from = start_of(cache, which.row) + (uint64_t)first;
-    for (int32_t i = 0; i < count; i++)
-        out[i] = cache->narrow ? (int32_t)cache->narrow[from + (uint64_t)i]
-                               : (int32_t)cache->wide[from + (uint64_t)i];
-    if (learned) memset(learned, 1, (size_t)count);
+    const uint64_t from = start_of(cache, rendering_of(cache, which)) + (uint64_t)first;
+    if (cache->narrow) {
+        const uint16_t *tokens = cache->narrow + from;
+        for (int32_t i = 0; i < count; i++)
+            out[i] = tokens[i] & (MM_CACHE_NARROW_LEARNED - 1);
+        for (int32_t i = 0; learned && i < count; i++)
+            learned[i] = (tokens[i] & MM_CACHE_NARROW_LEARNED) != 0;
+    } else {
+        const uint32_t *tokens = cache->wide + from;
+        for (int32_t i = 0; i < count; i++)
+            out[i] = (int32_t)(tokens[i] & ~(uint32_t)MM_CACHE_WIDE_LEARNED);
+        for (int32_t i = 0; learned && i < count; i++)
+            learned[i] = (tokens[i] & MM_CACHE_WIDE_LEARNED) != 0;
+    }
 }
 
-uint64_t mm_token_cache_key(const mm_token_cache *cache, int64_t document)
+int64_t mm_token_cache_first_learned(const mm_token_cache *cache, mm_cached which)
 {
-    MM_ASSERT(document >= 0 && document < cache->info.documents);
-    return cache->entries[document].key;
+    return cache->renderings[rendering_of(cache, which)].first_learned;
+}
+
+int64_t mm_token_cache_n_learned(const mm_token_cache *cache, mm_cached which)
+{
+    return cache->renderings[rendering_of(cache, which)].n_learned;
+}
+
+uint64_t mm_token_cache_key(const mm_token_cache *cache, int64_t row)
+{
+    return document_of(cache, row)->key;
+}
+
+bool mm_token_cache_has_system(const mm_token_cache *cache, int64_t row)
+{
+    return (document_of(cache, row)->flags & MM_DOCUMENT_HAS_SYSTEM) != 0;
 }
 
 const char *mm_token_cache_tokenizer_hash(const mm_token_cache *cache)

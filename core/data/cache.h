@@ -4,17 +4,18 @@
  * whose rendering has an empty think block has a second variant without it, so that a batcher can
  * draw between them. Every token carries whether it is learned.
  *
- * The file name is the hash of (content of the data file, tokenizer hash, row format, cache
- * version), so a stale cache cannot be used by mistake. Published by rename, so a killed build
- * leaves nothing that could be taken for one. Opening verifies everything, down to the checksum and
- * every id; a damaged cache is built anew. Processes that want the same cache at once wait for one
- * of them to build it.
+ * The file name is the hash of (content of the data file, tokenizer hash, row format, mask of
+ * conversations, pairs or not, cache version), so a stale cache cannot be used by mistake.
+ * Published by rename, so a killed build leaves nothing that could be taken for one. Opening
+ * verifies everything, down to the checksum and every id; a damaged cache is built anew. Processes
+ * that want the same cache at once wait for one of them to build it.
  *
  * A text is one document, bos + text + eos. A conversation is what the chat template renders, which
  * brings its own marks. An open cache is read-only and may be shared between threads.
  *
- * File (little-endian): header, tokens (u16 or u32) filled up to 8 bytes, then per document
- * {u64 end in tokens, u64 key}.
+ * File (little-endian): header, tokens (u16 below 32768 ids, else u32; one bit tells whether the
+ * token is learned) filled up to 8 bytes, then per row {u64 key, u32 number of renderings so far,
+ * u32 flags}, then per rendering {u64 end in tokens, u32 first learned, u32 learned}.
  */
 #ifndef MM_DATA_CACHE_H
 #define MM_DATA_CACHE_H
@@ -55,6 +56,8 @@ typedef struct mm_cache_info {
     int64_t tokens;    /* of the rows' first variants, both sides of a pair */
     int64_t bad_rows;
     mm_row_format format;
+    mm_mask_kind mask; /* MM_MASK_ALL for texts */
+    bool pairs;
     bool was_built; /* false: found */
 } mm_cache_info;
 const mm_cache_info *mm_token_cache_info(const mm_token_cache *cache);
@@ -73,10 +76,12 @@ void mm_token_cache_copy(const mm_token_cache *cache, mm_cached which, int64_t f
                          int32_t *out, uint8_t *learned);
 /* Place of the first token that is learned, the length where there is none. */
 int64_t mm_token_cache_first_learned(const mm_token_cache *cache, mm_cached which);
-/* Hash of the row's text: decides the split, so that a row never changes side. */
+/* How many of its tokens are learned. */
+int64_t mm_token_cache_n_learned(const mm_token_cache *cache, mm_cached which);
+/* Hash of the row's text, of a pair's two: decides the split, so that a row never changes side. */
 uint64_t mm_token_cache_key(const mm_token_cache *cache, int64_t row);
-/* Whether the row opens with a system turn or names tools: then no system prompt is put before it.
- */
+/* Whether the row opens with a system turn, names tools or is plain text: then no system prompt is
+ * put before it. */
 bool mm_token_cache_has_system(const mm_token_cache *cache, int64_t row);
 /* Hash of the tokenizer that made it (mm_tokenizer_hash), borrowed. */
 const char *mm_token_cache_tokenizer_hash(const mm_token_cache *cache);

@@ -40,6 +40,9 @@ typedef struct row_block {
     bool is_last;  // nothing is cut after it: the end of the file, or an error there
     bool is_ready; // to be taken; guarded by the mutex
     mm_ids ids;
+    mm_rendering *renderings;
+    size_t n_renderings;
+    size_t renderings_capacity;
     mm_document *documents;
     size_t n_documents;
     size_t documents_capacity;
@@ -52,7 +55,9 @@ typedef struct row_block {
 typedef struct row_encoder {
     const mm_documents *job;
     mm_row_parser parser;
-    mm_str text;
+    mm_str text;    // of the row: its key is the hash
+    mm_str variant; // without empty think blocks
+    mm_str mask;
 } row_encoder;
 
 typedef struct worker {
@@ -91,66 +96,143 @@ static uint64_t key_of(const char *text, size_t bytes)
     return key;
 }
 
-// Appends the ids of the row and gives its key.
-static mm_status encode_row(row_encoder *encoder, const mm_row *row, mm_ids *ids, uint64_t *key,
-                            mm_err *err)
-{
-    static const mm_chat_options WHOLE = {0};
-    const mm_tokenizer *tokenizer = encoder->job->tokenizer;
-    const int32_t bos = mm_tokenizer_bos(tokenizer);
-    const int32_t eos = mm_tokenizer_eos(tokenizer);
-    if (row->kind == MM_ROW_PAIR)
-        return MM_FAIL(err, MM_EFORMAT,
-                       "a preference row (chosen and rejected); such a file is for mmrun dpo, not "
-                       "for training on text");
-    if (row->kind == MM_ROW_CHAT) {
-        // The key comes from the text, not from the ids: rows keep their side of the split under
-        // another tokenizer.
-        mm_str_clear(&encoder->text);
-        MM_TRY(mm_chat_encode_text(tokenizer, &row->chat, &WHOLE, &encoder->text, ids, NULL, err));
-        *key = key_of(mm_str_text(&encoder->text), encoder->text.length);
-        return MM_OK;
-    }
-    *key = key_of(row->text, row->text_bytes);
-    if (bos >= 0) MM_TRY(mm_ids_add(ids, bos, err));
-    MM_TRY(mm_tokenizer_encode(tokenizer, row->text, row->text_bytes, MM_ADDED_PARSE, ids, err));
-    return eos >= 0 ? mm_ids_add(ids, eos, err) : MM_OK;
-}
-
 static mm_status no_memory(const mm_documents *job, mm_err *err)
 {
     return MM_FAIL(err, MM_ENOMEM, "%s: no memory to tokenize it", job->path);
 }
 
-static mm_status put_document(const mm_documents *job, row_block *block, uint64_t key, mm_err *err)
+// Room for one more at the end of a list.
+static mm_status make_room(const mm_documents *job, void **list, size_t count, size_t *capacity,
+                           size_t each, mm_err *err)
 {
-    if (block->n_documents == block->documents_capacity) {
-        const size_t capacity = block->documents_capacity ? 2 * block->documents_capacity : 256;
-        const size_t bytes = capacity * sizeof *block->documents;
-        mm_document *grown =
-            block->documents ? mm_realloc(block->documents, bytes) : mm_alloc(bytes);
-        if (!grown) return no_memory(job, err);
-        block->documents = grown;
-        block->documents_capacity = capacity;
-    }
-    block->documents[block->n_documents++] = (mm_document){.key = key, .end = block->ids.count};
+    if (count < *capacity) return MM_OK;
+    const size_t wanted = *capacity ? 2 * *capacity : 256;
+    void *grown = *list ? mm_realloc(*list, wanted * each) : mm_alloc(wanted * each);
+    if (!grown) return no_memory(job, err);
+    *list = grown;
+    *capacity = wanted;
     return MM_OK;
+}
+
+/* Closes a rendering whose ids begin at `first`; `mask` NULL: all are learned. */
+static mm_status put_rendering(const mm_documents *job, row_block *block, size_t first,
+                               const mm_str *mask, mm_err *err)
+{
+    int32_t *ids = block->ids.data + first;
+    const size_t count = block->ids.count - first;
+    mm_rendering rendering = {.end = block->ids.count, .first_learned = (uint32_t)count};
+    void *list = block->renderings;
+    MM_ASSERT(!mask || mask->length == count);
+    for (size_t i = 0; i < count; i++) {
+        if (mask && !mask->data[i]) continue;
+        if (rendering.n_learned++ == 0) rendering.first_learned = (uint32_t)i;
+        ids[i] |= MM_ID_LEARNED;
+    }
+    MM_TRY(make_room(job, &list, block->n_renderings, &block->renderings_capacity,
+                     sizeof *block->renderings, err));
+    block->renderings = list;
+    block->renderings[block->n_renderings++] = rendering;
+    return MM_OK;
+}
+
+static mm_status put_document(const mm_documents *job, row_block *block, uint64_t key,
+                              uint32_t flags, mm_err *err)
+{
+    void *list = block->documents;
+    MM_TRY(make_room(job, &list, block->n_documents, &block->documents_capacity,
+                     sizeof *block->documents, err));
+    block->documents = list;
+    block->documents[block->n_documents++] =
+        (mm_document){.key = key, .flags = flags, .renderings_end = block->n_renderings};
+    return MM_OK;
+}
+
+static mm_status encode_rendering(row_encoder *encoder, row_block *block,
+                                  const mm_conversation *chat, bool drop_empty_think, mm_str *text,
+                                  mm_err *err)
+{
+    const mm_documents *job = encoder->job;
+    const mm_chat_options options = {.drop_empty_think = drop_empty_think, .mask = job->mask};
+    const size_t first = block->ids.count;
+    mm_str_clear(&encoder->mask);
+    MM_TRY(mm_chat_encode_text(job->tokenizer, chat, &options, text, &block->ids, &encoder->mask,
+                               err));
+    return put_rendering(job, block, first, &encoder->mask, err);
+}
+
+// One side, in one or two renderings; *varies tells which.
+static mm_status encode_side(row_encoder *encoder, row_block *block, const mm_conversation *chat,
+                             bool *varies, mm_err *err)
+{
+    MM_TRY(encode_rendering(encoder, block, chat, false, &encoder->text, err));
+    *varies = mm_chat_has_empty_think(chat);
+    if (!*varies) return MM_OK;
+    mm_str_clear(&encoder->variant);
+    return encode_rendering(encoder, block, chat, true, &encoder->variant, err);
+}
+
+static mm_status encode_chat(row_encoder *encoder, row_block *block, const mm_row *row, mm_err *err)
+{
+    bool varies;
+    uint32_t flags = 0;
+    // The key comes from the text, not from the ids: rows keep their side of the split under
+    // another tokenizer.
+    mm_str_clear(&encoder->text);
+    MM_TRY(encode_side(encoder, block, &row->chat, &varies, err));
+    if (varies) flags |= MM_DOCUMENT_VARIES;
+    if (strcmp(row->chat.messages[0].role, "system") == 0 || json_array_size(row->chat.tools) > 0)
+        flags |= MM_DOCUMENT_HAS_SYSTEM;
+    if (row->kind == MM_ROW_PAIR) {
+        MM_TRY(encode_side(encoder, block, &row->rejected, &varies, err));
+        flags |= MM_DOCUMENT_IS_PAIR;
+        if (varies) flags |= MM_DOCUMENT_REJECTED_VARIES;
+        if (strcmp(row->rejected.messages[0].role, "system") == 0) flags |= MM_DOCUMENT_HAS_SYSTEM;
+    }
+    const uint64_t key = key_of(mm_str_text(&encoder->text), encoder->text.length);
+    return put_document(encoder->job, block, key, flags, err);
+}
+
+static mm_status encode_text(row_encoder *encoder, row_block *block, const mm_row *row, mm_err *err)
+{
+    const mm_documents *job = encoder->job;
+    const int32_t bos = mm_tokenizer_bos(job->tokenizer);
+    const int32_t eos = mm_tokenizer_eos(job->tokenizer);
+    const size_t first = block->ids.count;
+    if (bos >= 0) MM_TRY(mm_ids_add(&block->ids, bos, err));
+    MM_TRY(mm_tokenizer_encode(job->tokenizer, row->text, row->text_bytes, MM_ADDED_PARSE,
+                               &block->ids, err));
+    if (eos >= 0) MM_TRY(mm_ids_add(&block->ids, eos, err));
+    if (block->ids.count == first) return MM_OK; // no document without ids
+    MM_TRY(put_rendering(job, block, first, NULL, err));
+    return put_document(job, block, key_of(row->text, row->text_bytes), MM_DOCUMENT_HAS_SYSTEM,
+                        err);
+}
+
+static mm_status encode_row(row_encoder *encoder, row_block *block, const mm_row *row, mm_err *err)
+{
+    const bool is_pair = row->kind == MM_ROW_PAIR;
+    if (is_pair && !encoder->job->pairs)
+        return MM_FAIL(
+            err, MM_EFORMAT,
+            "a preference row (chosen and rejected); `mmrun dpo` learns from such files");
+    if (!is_pair && encoder->job->pairs)
+        return MM_FAIL(err, MM_EFORMAT,
+                       "a row without chosen and rejected; `mmrun dpo` learns from preference "
+                       "pairs, `mmrun %s` from rows like this",
+                       row->kind == MM_ROW_TEXT ? "pretrain" : "sft");
+    if (row->kind == MM_ROW_TEXT) return encode_text(encoder, block, row, err);
+    return encode_chat(encoder, block, row, err);
 }
 
 static mm_status encode_record(row_encoder *encoder, row_block *block, const mm_record *record,
                                mm_err *err)
 {
     const mm_row *row;
-    uint64_t key = 0;
-    const size_t before = block->ids.count;
     MM_TRY(mm_row_parse(&encoder->parser, record, &block->report, &row, err));
     if (!row) return MM_OK;
-    const mm_status status = encode_row(encoder, row, &block->ids, &key, err);
-    if (status != MM_OK) {
-        mm_err_context(err, "%s:%lld", encoder->job->path, (long long)row->line);
-        return status;
-    }
-    return block->ids.count > before ? put_document(encoder->job, block, key, err) : MM_OK;
+    const mm_status status = encode_row(encoder, block, row, err);
+    if (status != MM_OK) mm_err_context(err, "%s:%lld", encoder->job->path, (long long)row->line);
+    return status;
 }
 
 // Turns the records of a block into documents, up to the first error.
@@ -178,14 +260,10 @@ static void encode_block(row_encoder *encoder, row_block *block)
 static mm_status put_record(const mm_documents *job, row_block *block, const mm_record *record,
                             mm_err *err)
 {
-    if (block->n_records == block->places_capacity) {
-        const size_t capacity = block->places_capacity ? 2 * block->places_capacity : 256;
-        const size_t bytes = capacity * sizeof *block->places;
-        record_place *grown = block->places ? mm_realloc(block->places, bytes) : mm_alloc(bytes);
-        if (!grown) return no_memory(job, err);
-        block->places = grown;
-        block->places_capacity = capacity;
-    }
+    void *list = block->places;
+    MM_TRY(make_room(job, &list, block->n_records, &block->places_capacity, sizeof *block->places,
+                     err));
+    block->places = list;
     mm_str_add_bytes(&block->bytes, record->data, record->bytes);
     if (block->bytes.status != MM_OK) return no_memory(job, err);
     block->places[block->n_records++] = (record_place){
@@ -210,7 +288,7 @@ static mm_status cut_records(pipeline *line, row_block *block, mm_err *err)
 
 static void cut_block(pipeline *line, row_block *block)
 {
-    block->n_records = block->n_documents = 0;
+    block->n_records = block->n_renderings = block->n_documents = 0;
     block->ids.count = 0;
     block->is_last = block->is_ready = false;
     block->report = (mm_row_report){0};
@@ -223,6 +301,7 @@ static void cut_block(pipeline *line, row_block *block)
 static mm_status take_block(pipeline *line, row_block *block, mm_err *err)
 {
     const mm_document_block result = {.ids = block->ids.data,
+                                      .renderings = block->renderings,
                                       .documents = block->documents,
                                       .count = block->n_documents,
                                       .bytes_done = block->bytes_done};
@@ -348,11 +427,14 @@ static void line_drop(pipeline *line)
     for (int32_t i = 0; line->workers && i < line->n_workers; i++) {
         mm_row_parser_drop(&line->workers[i].encoder.parser);
         mm_str_drop(&line->workers[i].encoder.text);
+        mm_str_drop(&line->workers[i].encoder.variant);
+        mm_str_drop(&line->workers[i].encoder.mask);
     }
     for (uint64_t i = 0; line->ring && i < line->n_ring; i++) {
         mm_str_drop(&line->ring[i].bytes);
         mm_ids_drop(&line->ring[i].ids);
         mm_free(line->ring[i].places);
+        mm_free(line->ring[i].renderings);
         mm_free(line->ring[i].documents);
     }
     mm_free(line->workers);

@@ -212,10 +212,17 @@ static mm_status collect(void *context, const mm_document_block *block, mm_err *
     collected *all = context;
     size_t begin = 0;
     for (size_t i = 0; i < block->count; i++) {
-        const size_t end = block->documents[i].end;
+        // Texts: one rendering each, all of it learned.
+        assert_int_equal(block->documents[i].renderings_end, i + 1);
+        assert_int_equal(block->documents[i].flags, MM_DOCUMENT_HAS_SYSTEM);
+        const size_t end = block->renderings[i].end;
         assert_true(end > begin);
-        for (size_t k = begin; k < end; k++)
-            MM_TRY(mm_ids_add(&all->ids, block->ids[k], err));
+        assert_int_equal(block->renderings[i].first_learned, 0);
+        assert_int_equal(block->renderings[i].n_learned, end - begin);
+        for (size_t k = begin; k < end; k++) {
+            assert_true(block->ids[k] & MM_ID_LEARNED);
+            MM_TRY(mm_ids_add(&all->ids, block->ids[k] & ~MM_ID_LEARNED, err));
+        }
         MM_TRY(mm_ids_add(&all->lengths, (int32_t)(end - begin), err));
         begin = end;
     }
@@ -402,6 +409,10 @@ static void test_real_files_give_the_same_file(void **state)
     outcome found = build_all(*state, (mm_cache_options){.path = path});
     assert_int_equal(found.status, MM_EFORMAT);
     check_message(&found.err, "dpo_zh.jsonl:1: a preference row");
+    outcome_drop(&found);
+    found = build_all(*state, (mm_cache_options){.path = path, .pairs = true});
+    assert_int_equal(found.status, MM_OK);
+    outcome_drop(&found);
     mm_free(path);
 }
 
