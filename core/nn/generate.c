@@ -11,9 +11,12 @@
 #include "core/nn/decoder.h"
 #include "core/nn/sample.h"
 
+#include <string.h>
+
 typedef struct row_state {
     mm_sampler *sampler;
     int32_t n_tokens; // ids in the cache
+    int32_t *ids;     // these, where a prompt may go on behind them; else NULL
     // While a prompt is answered:
     const mm_prompt *prompt; // NULL: the row is free
     int32_t prompt_idx;
@@ -62,8 +65,15 @@ mm_status mm_generator_new_batch(mm_generator **out, const mm_model *model,
         goto done;
     }
     generator->n_rows = n_rows;
-    for (int32_t i = 0; i < n_rows; i++)
-        MM_GO(mm_sampler_new(&generator->rows[i].sampler, generator->vocab, err));
+    for (int32_t i = 0; i < n_rows; i++) {
+        row_state *row = &generator->rows[i];
+        MM_GO(mm_sampler_new(&row->sampler, generator->vocab, err));
+        if (!options->keeps_prefix) continue;
+        row->ids = mm_calloc((size_t)options->max_tokens, sizeof *row->ids);
+        if (row->ids) continue;
+        status = MM_FAIL(err, MM_ENOMEM, "row of %d ids", options->max_tokens);
+        goto done;
+    }
     *out = generator;
     generator = NULL;
 done:
@@ -81,8 +91,10 @@ mm_status mm_generator_new(mm_generator **out, const mm_model *model, int32_t ma
 void mm_generator_free(mm_generator *generator)
 {
     if (!generator) return;
-    for (int32_t i = 0; i < generator->n_rows; i++)
+    for (int32_t i = 0; i < generator->n_rows; i++) {
         mm_sampler_free(generator->rows[i].sampler);
+        mm_free(generator->rows[i].ids);
+    }
     mm_free(generator->drawing);
     mm_free(generator->ids);
     mm_free(generator->spans);
@@ -91,12 +103,17 @@ void mm_generator_free(mm_generator *generator)
     mm_free(generator);
 }
 
-void mm_generator_reload(mm_generator *generator) { mm_decoder_reload(generator->decoder); }
-
 static void reset_row(row_state *row)
 {
     row->n_tokens = 0;
     mm_sampler_reset(row->sampler);
+}
+
+void mm_generator_reload(mm_generator *generator)
+{
+    mm_decoder_reload(generator->decoder);
+    for (int32_t i = 0; i < generator->n_rows; i++)
+        reset_row(&generator->rows[i]); // what other weights made of them
 }
 
 void mm_generator_reset(mm_generator *generator) { reset_row(&generator->rows[0]); }
@@ -118,6 +135,7 @@ static void take_ids(row_state *row, const int32_t *ids, int32_t count)
 {
     for (int32_t i = 0; i < count; i++)
         mm_sampler_see(row->sampler, ids[i]);
+    if (row->ids) memcpy(row->ids + row->n_tokens, ids, (size_t)count * sizeof *ids);
     row->n_tokens += count;
 }
 
@@ -157,11 +175,24 @@ typedef struct answering {
     const float *logits; // of the pass
 } answering;
 
+/* Ids that prompt and row begin with alike; the last one of a prompt is always run, for its logits.
+ */
+static int32_t shared_ids(const row_state *row, const mm_prompt *prompt)
+{
+    int32_t n = 0;
+    while (row->ids && n < row->n_tokens && n < prompt->count - 1 && row->ids[n] == prompt->ids[n])
+        n++;
+    return n;
+}
+
 /* Gives a free row the next prompt. */
 static void take_prompt(answering *a, row_state *row)
 {
     const int32_t idx = a->n_taken++;
+    const int32_t n_kept = shared_ids(row, &a->prompts[idx]);
     reset_row(row);
+    take_ids(row, a->prompts[idx].ids, n_kept);
+    a->out[idx].n_kept = n_kept;
     row->prompt = &a->prompts[idx];
     row->prompt_idx = idx;
     const int32_t room = a->generator->max_tokens - row->prompt->count;

@@ -48,6 +48,7 @@ typedef struct mm_generation {
                             (temperature 1) */
     int32_t stop_id;     /* that ended the row, -1 without one */
     double stop_logprob; /* of the stop id, 0 without one */
+    int32_t n_kept;      /* ids of the prompt that were in the row already (keeps_prefix) */
     double prefill_s;    /* from the first block that holds a part of the prompt to its logits */
     double decode_s;     /* from there to the end of the row */
 } mm_generation;
@@ -62,6 +63,9 @@ typedef struct mm_generator_options {
     int32_t rows;       /* rows that are decoded together; 0 = 1 */
     int32_t threads;    /* 0 = all processors available to the process */
     bool bf16;          /* compute as MM_BF16, weights and caches in bfloat16 */
+    /* A prompt that begins with the ids its row holds already goes on behind them, which changes
+     * only the time: for conversations that grow. */
+    bool keeps_prefix;
 } mm_generator_options;
 
 /* Bytes that each row's caches take. */

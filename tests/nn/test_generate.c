@@ -287,6 +287,53 @@ static void test_text_ends_where_it_should(void **state)
     subject_close(&s);
 }
 
+/* A conversation: the second prompt is the first, its answer and more; the third is cut off in the
+ * middle. Kept or not, the tokens and every bit of their log-probabilities are the same. */
+static void test_a_prompt_goes_on_behind_what_its_row_holds(void **state)
+{
+    (void)state;
+    enum { FIRST = 300, NEW = 8, MORE = 9 };
+    const mm_model_config config = fixture_v3();
+    subject s = subject_open(&config);
+    const mm_generator_options keeping = {
+        .max_tokens = LONG_ROW, .threads = 2, .keeps_prefix = true};
+    mm_generator *generators[2] = {NULL, NULL};
+    CHECK_OK(mm_generator_new_batch(&generators[0], s.model, &keeping, failure));
+    CHECK_OK(mm_generator_new(&generators[1], s.model, LONG_ROW, 2, failure));
+    mm_sampling sampling = mm_sampling_default();
+    sampling.repetition_penalty = 1.3; // looks at every id of the row
+    sampling.n_stop_ids = 0;
+    sampling.max_new_tokens = NEW;
+    const struct {
+        int32_t length;
+        int32_t kept;
+    } turns[] = {{FIRST, 0}, {FIRST + NEW + MORE, FIRST + NEW - 1}, {FIRST / 2, FIRST / 2 - 1}};
+    int32_t ids[LONG_ROW];
+    memcpy(ids, s.row.tokens, sizeof ids);
+    for (size_t turn = 0; turn < 3; turn++) {
+        collected texts[2] = {0};
+        mm_generation results[2];
+        for (size_t i = 0; i < 2; i++)
+            CHECK_OK(mm_generate(generators[i], ids, turns[turn].length, &sampling, collect,
+                                 &texts[i], &results[i], failure));
+        assert_int_equal(results[0].n_kept, turns[turn].kept);
+        assert_int_equal(results[1].n_kept, 0);
+        assert_int_equal(results[0].n_tokens, NEW);
+        assert_memory_equal(texts[0].ids, texts[1].ids, NEW * sizeof(int32_t));
+        assert_memory_equal(&results[0].logprob_sum, &results[1].logprob_sum, sizeof(double));
+        memcpy(ids + turns[turn].length, texts[0].ids, NEW * sizeof(int32_t));
+    }
+    // Other weights: nothing of the row holds any more.
+    ((float *)mm_model_find(s.model, "model.norm.weight")->data)[0] += 1;
+    mm_generation result;
+    mm_generator_reload(generators[0]);
+    CHECK_OK(mm_generate(generators[0], ids, FIRST / 2, &sampling, NULL, NULL, &result, failure));
+    assert_int_equal(result.n_kept, 0);
+    mm_generator_free(generators[1]);
+    mm_generator_free(generators[0]);
+    subject_close(&s);
+}
+
 static void test_impossible_requests_are_refused(void **state)
 {
     (void)state;
@@ -392,6 +439,7 @@ int main(void)
         cmocka_unit_test(test_threads_change_no_bit),
         cmocka_unit_test(test_a_second_call_starts_anew),
         cmocka_unit_test(test_text_ends_where_it_should),
+        cmocka_unit_test(test_a_prompt_goes_on_behind_what_its_row_holds),
         cmocka_unit_test(test_impossible_requests_are_refused),
         cmocka_unit_test(test_nan_weights_are_an_error_not_a_token),
         cmocka_unit_test(test_generating_allocates_nothing),
