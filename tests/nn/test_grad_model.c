@@ -6,6 +6,8 @@
  */
 #include "tests/nn/fixture.h"
 
+#include "core/nn/lora.h"
+
 #include <math.h>
 
 static const double STEP = 1e-3;
@@ -68,8 +70,8 @@ static void check_model(const mm_model_config *config, double dropout)
     const mm_engine_options options = {.max_tokens = 16, .threads = 1, .training = true, .seed = 3};
     CHECK_OK(mm_engine_new(&grad.engine, grad.model, &options, failure));
 
-    int64_t n;
-    mm_model_data(grad.model, &n);
+    const int64_t n = mm_model_config_trainable(&own);
+    const int64_t first = mm_model_first_trained(grad.model);
     loss_of(&grad);
     double *gradient = mm_alloc((size_t)n * sizeof(double));
     assert_non_null(gradient);
@@ -77,7 +79,8 @@ static void check_model(const mm_model_config *config, double dropout)
     const mm_tensor *tensors;
     const int32_t n_tensors = mm_model_tensors(grad.model, &tensors);
     for (int32_t i = 0; i < n_tensors; i++)
-        check_tensor(&grad, &tensors[i], gradient + tensors[i].offset);
+        if (tensors[i].trains)
+            check_tensor(&grad, &tensors[i], gradient + tensors[i].offset - first);
     mm_free(gradient);
     mm_engine_free(grad.engine);
     mm_model_free(grad.model);
@@ -117,12 +120,46 @@ static void test_gradients_with_dropout_match_differences(void **state)
     check_model(&v2, 0.3);
 }
 
+static mm_model_config with_adapters(mm_model_config config, uint32_t targets)
+{
+    config.lora_rank = 2;
+    config.lora_alpha = 3;
+    config.lora_targets = targets;
+    return config;
+}
+
+// Each weight alone: what lies below the first adapter has no backward, and must not be missed.
+static void test_gradients_of_each_adapter_match_differences(void **state)
+{
+    (void)state;
+    for (int32_t i = 0; i < MM_LORA_TARGETS; i++) {
+        const mm_model_config v3 = with_adapters(tiny_v3(), 1u << i);
+        check_model(&v3, 0);
+        const mm_model_config v2 = with_adapters(fixture_v2(), 1u << i);
+        check_model(&v2, 0);
+    }
+}
+
+static void test_gradients_of_all_adapters_match_differences(void **state)
+{
+    (void)state;
+    mm_model_config config = with_adapters(tiny_v3(), MM_LORA_ALL);
+    check_model(&config, 0);
+    config.lora_dropout = 0.25;
+    check_model(&config, 0.2);
+    config = with_adapters(fixture_v2(), MM_LORA_ALL);
+    config.lora_dropout = 0.4;
+    check_model(&config, 0.1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_v3_gradients_match_differences),
         cmocka_unit_test(test_v2_gradients_match_differences),
         cmocka_unit_test(test_gradients_with_dropout_match_differences),
+        cmocka_unit_test(test_gradients_of_each_adapter_match_differences),
+        cmocka_unit_test(test_gradients_of_all_adapters_match_differences),
     };
     return cmocka_run_group_tests_name("nn/grad_model", tests, NULL, NULL);
 }

@@ -121,7 +121,9 @@ static void run_new(op_run *run, const op_case *test)
     const int64_t T = run->batch.batch.n_tokens;
     const mm_op_info *info = mm_op_info_of(test->kind);
     for (int i = 0; i < MAX_TABLES; i++) {
-        run->in[i] = new_table(i < info->n_in ? T * test->attr.n_in : 0, (uint64_t)i + 1);
+        const bool is_sum = i == 1 && test->kind == MM_OP_LORA;
+        const int64_t cols = is_sum ? test->attr.n_out : test->attr.n_in;
+        run->in[i] = new_table(i < info->n_in ? T * cols : 0, (uint64_t)i + 1);
         run->param[i] = new_table(test->params[i], (uint64_t)i + 3);
     }
     run->out = new_table(info->n_out > 0 ? T * test->attr.n_out : 0, 5);
@@ -171,7 +173,11 @@ static mm_op_args args_of(op_run *run)
 
 static double function_of(op_run *run)
 {
-    const mm_op_args args = args_of(run);
+    mm_op_args args = args_of(run);
+    if (run->test->kind == MM_OP_LORA) { // adds to its second input in place
+        memcpy(run->out.value, run->in[1].value, (size_t)run->out.count * sizeof(double));
+        args.in[1] = args.out[0];
+    }
     run->loss = (mm_loss){0};
     run->backend->ops[run->test->kind].forward(&args);
     if (run->test->kind == MM_OP_HEAD_CE) return run->loss.sum * run->pass.loss_scale;
@@ -233,6 +239,9 @@ static void check_op(const op_case *test, bool add)
     }
     run.loss = (mm_loss){0};
     run.backend->ops[test->kind].backward(&args);
+    if (test->kind == MM_OP_LORA) // hands the gradient of the sum on: its memory is d_out's
+        for (int64_t i = 0; i < run.in[1].count; i++)
+            run.in[1].gradient[i] = run.direction[i] + start;
     if (test->kind == MM_OP_HEAD_CE) { // backward finds the same loss
         const double loss = run.loss.sum * run.pass.loss_scale;
         assert_int_equal(run.loss.count, run.batch.batch.n_labels);
@@ -265,6 +274,24 @@ static const op_case CASES[] = {
      .attr = {.n_in = 5, .n_out = 6},
      .lengths = THREE,
      .params = {30},
+     .can_add = true},
+    {.kind = MM_OP_LORA, // of the last columns
+     .attr = {.n_in = 9, .n_out = 13, .rank = 3, .first = 6, .count = 7, .scale = 1},
+     .lengths = THREE,
+     .aux_cols = 3,
+     .params = {27, 21},
+     .can_add = true},
+    {.kind = MM_OP_LORA,
+     .attr = {.n_in = 6,
+              .n_out = 11,
+              .rank = 2,
+              .count = 5,
+              .scale = 1.75,
+              .dropout = 0.3,
+              .site = 9000},
+     .lengths = TWO_ROW_BLOCKS,
+     .aux_cols = 2,
+     .params = {12, 10},
      .can_add = true},
     {.kind = MM_OP_QKNORM_ROPE,
      .attr = {.n_in = 30,

@@ -2,6 +2,7 @@
 #include "tests/nn/fixture.h"
 
 #include "core/nn/graph.h"
+#include "core/nn/lora.h"
 
 static mm_graph *new_graph(const mm_model_config *config, mm_graph_options options)
 {
@@ -41,9 +42,15 @@ static void check_plan(const mm_graph *graph)
 static void test_tensors_alive_together_do_not_overlap(void **state)
 {
     (void)state;
-    for (int variant = 0; variant < 16; variant++) {
+    for (int variant = 0; variant < 64; variant++) {
         mm_model_config config = variant & 1 ? fixture_v2() : fixture_v3();
         if (variant & 2) config.dropout = 0.1;
+        if (variant & 16) {
+            config.lora_rank = 3;
+            config.lora_alpha = 3;
+            config.lora_targets =
+                variant & 32 ? MM_LORA_ALL : MM_LORA_Q_PROJ | MM_LORA_O_PROJ | MM_LORA_DOWN_PROJ;
+        }
         const mm_graph_options options = {.max_tokens = 50,
                                           .real_bytes = 4,
                                           .act_bytes = variant & 8 ? 2 : 4,
@@ -92,11 +99,44 @@ static void test_every_parameter_belongs_to_one_operation(void **state)
     mm_graph_free(graph);
 }
 
+static const mm_graph_tensor *find_tensor(const mm_graph *graph, const char *name)
+{
+    for (int32_t i = 0; i < graph->n_tensors; i++)
+        if (strcmp(graph->tensors[i].name, name) == 0) return &graph->tensors[i];
+    return NULL;
+}
+
+static void test_what_is_frozen_costs_nothing(void **state)
+{
+    (void)state;
+    mm_model_config config = fixture_v3();
+    const mm_graph_options options = {
+        .max_tokens = 50, .real_bytes = 4, .act_bytes = 4, .is_training = true};
+    mm_graph *full = new_graph(&config, options);
+    config.lora_rank = 2;
+    config.lora_alpha = 2;
+    config.lora_targets = MM_LORA_O_PROJ;
+    mm_graph *graph = new_graph(&config, options);
+    assert_int_equal(graph->elements[MM_CLASS_GRAD], mm_model_config_trainable(&config));
+    assert_int_equal(graph->elements[MM_CLASS_STATE], 2 * mm_model_config_trainable(&config));
+    assert_true(graph->elements[MM_CLASS_ACTIVATION] < full->elements[MM_CLASS_ACTIVATION]);
+    // Nothing trains before the first layer's output projection.
+    assert_int_equal(find_tensor(graph, "0.heads")->grad, MM_NONE);
+    assert_int_equal(find_tensor(graph, "0.qkv")->grad, MM_NONE);
+    assert_int_not_equal(find_tensor(graph, "1.qkv")->grad, MM_NONE);
+    // Only the weight gradient of a product would read these.
+    assert_null(find_tensor(graph, "0.swiglu.again"));
+    assert_non_null(find_tensor(full, "0.swiglu.again"));
+    mm_graph_free(graph);
+    mm_graph_free(full);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tensors_alive_together_do_not_overlap),
         cmocka_unit_test(test_reuse_saves_memory),
+        cmocka_unit_test(test_what_is_frozen_costs_nothing),
         cmocka_unit_test(test_every_parameter_belongs_to_one_operation),
     };
     return cmocka_run_group_tests_name("nn/graph", tests, NULL, NULL);
