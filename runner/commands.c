@@ -12,7 +12,10 @@ static const char GROUP_EXCHANGE[] = "Exchange";
 static const char GROUP_TIDY[] = "Tidy up";
 
 #define RUN_HELP "RUN is an id, a unique name, or `last`"
-#define AT_HELP  RUN_HELP "; RUN@STEP, RUN@best or RUN@final names one of its checkpoints."
+#define FROM_HELP                                                                                  \
+    "Starts from the weights, shape and tokenizer of --from RUN[@STEP|@best]; without --data it "  \
+    "learns from self-made rows. "
+#define AT_HELP RUN_HELP "; RUN@STEP, RUN@best or RUN@final names one of its checkpoints."
 
 const mm_command mm_commands[] = {
     {.name = "demo",
@@ -68,9 +71,53 @@ const mm_command mm_commands[] = {
      .details = "Examples:\n"
                 "  mmrun pretrain --data stories.jsonl --hidden 256 --layers 4 --steps 1000\n"
                 "  mmrun pretrain --data a.jsonl b.jsonl --tokenizer tok/ --name first\n",
-     .options = {mm_pretrain_options, mm_train_options},
+     .options = {mm_stage_options, mm_train_options, mm_without_effect_options},
      .config_stage = "pretrain",
      .run = mm_cmd_pretrain},
+    {.name = "sft",
+     .group = GROUP_TRAIN,
+     .summary = "teach a model to answer, from conversations",
+     .details = FROM_HELP "Only the assistant's words are learned.\n"
+                          "Examples:\n"
+                          "  mmrun sft --from base --data sft.jsonl --name chatty\n"
+                          "  mmrun sft --from last --data sft.jsonl --epochs 3 --lr 5e-5 --mask "
+                          "last-answer\n",
+     .options = {mm_stage_options, mm_train_options, mm_without_effect_options},
+     .config_stage = "sft",
+     .run = mm_cmd_sft},
+    {.name = "lora",
+     .group = GROUP_TRAIN,
+     .summary = "teach small adapters beside frozen weights, from conversations",
+     .details = FROM_HELP "Checkpoints are small; `mmrun merge` makes full weights of them.\n"
+                          "Examples:\n"
+                          "  mmrun lora --from chatty --data persona.jsonl --rank 16\n"
+                          "  mmrun lora --from chatty --data persona.jsonl --targets all "
+                          "--alpha 32\n",
+     .options = {mm_stage_options, mm_train_options, mm_without_effect_options},
+     .config_stage = "lora",
+     .run = mm_cmd_lora},
+    {.name = "dpo",
+     .group = GROUP_TRAIN,
+     .summary = "make good answers more likely than bad ones, from preference pairs",
+     .details = FROM_HELP "The first loss is ln 2 = 0.693; watch dpo/margin and dpo/accuracy.\n"
+                          "Examples:\n"
+                          "  mmrun dpo --from chatty --data dpo.jsonl\n"
+                          "  mmrun dpo --from chatty --data dpo.jsonl --loss ipo --beta 0.1 "
+                          "--rank 16\n",
+     .options = {mm_stage_options, mm_train_options, mm_without_effect_options},
+     .config_stage = "dpo",
+     .run = mm_cmd_dpo},
+    {.name = "distill",
+     .group = GROUP_TRAIN,
+     .summary = "let a model learn from the probabilities of another one",
+     .details = FROM_HELP "Teacher and student have one tokenizer; their sizes may differ.\n"
+                          "Examples:\n"
+                          "  mmrun distill --teacher big --from small --data sft.jsonl\n"
+                          "  mmrun distill --teacher big --from none --hidden 256 --layers 4 "
+                          "--data sft.jsonl --lr 5e-4\n",
+     .options = {mm_distill_options, mm_stage_options, mm_train_options, mm_without_effect_options},
+     .config_stage = "distill",
+     .run = mm_cmd_distill},
     {.name = "resume",
      .group = GROUP_TRAIN,
      .summary = "go on with a run that was stopped or killed",
@@ -88,7 +135,9 @@ const mm_command mm_commands[] = {
      .summary = "train a grid: every hyperparameter takes a comma list",
      .details = "Examples:\n"
                 "  mmrun sweep --hidden 64,96\n"
-                "  mmrun sweep --data stories.jsonl --hidden 256,512 --lr 5e-4,1e-3 --steps 500\n",
+                "  mmrun sweep --data stories.jsonl --hidden 256,512 --lr 5e-4,1e-3 --steps 500\n"
+                "  mmrun sweep --stage lora --from chatty --data persona.jsonl --rank 4,16\n"
+                "  mmrun sweep --stage dpo --from chatty --data dpo.jsonl --beta 0.1,0.3\n",
      .options = {mm_sweep_options, mm_train_options},
      .config_stage = "",
      .run = mm_cmd_sweep},

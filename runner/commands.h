@@ -15,6 +15,10 @@
 /* Training. */
 mm_status mm_cmd_demo(const mm_context *context, const mm_args *args, mm_err *err);
 mm_status mm_cmd_pretrain(const mm_context *context, const mm_args *args, mm_err *err);
+mm_status mm_cmd_sft(const mm_context *context, const mm_args *args, mm_err *err);
+mm_status mm_cmd_lora(const mm_context *context, const mm_args *args, mm_err *err);
+mm_status mm_cmd_dpo(const mm_context *context, const mm_args *args, mm_err *err);
+mm_status mm_cmd_distill(const mm_context *context, const mm_args *args, mm_err *err);
 mm_status mm_cmd_resume(const mm_context *context, const mm_args *args, mm_err *err);
 mm_status mm_cmd_sweep(const mm_context *context, const mm_args *args, mm_err *err);
 /* Measuring. */
@@ -55,7 +59,10 @@ mm_status mm_cmd_help(const mm_context *context, const mm_args *args, mm_err *er
 mm_status mm_cmd_completion(const mm_context *context, const mm_args *args, mm_err *err);
 
 extern const mm_option mm_demo_options[];
-extern const mm_option mm_pretrain_options[];
+extern const mm_option mm_stage_options[];
+extern const mm_option mm_distill_options[];
+extern const mm_option mm_without_effect_options[];
+extern const char mm_without_effect[]; /* heading of the rows that only are accepted */
 extern const mm_option mm_resume_options[];
 extern const mm_option mm_sweep_options[];
 extern const mm_option mm_bench_train_options[];

@@ -13,23 +13,48 @@
 #include <string.h>
 
 static const char SYNTH_DIR[] = "dataset";
-static const char SYNTH_TRAIN[] = "dataset/synth-pretrain.jsonl";
-static const char SYNTH_VAL[] = "dataset/synth-pretrain_val.jsonl";
 enum {
-    SYNTH_ROWS = 20000,
-    SYNTH_VAL_ROWS = 500,
     SYNTH_VOCAB = 1024,
     TRAINED_VOCAB = 6400,
-    TOKENIZER_ROWS = 20000 // rows a tokenizer is trained on when none is given
+    TOKENIZER_ROWS = 20000, // rows a tokenizer is trained on when none is given
+    // A micro-batch of whole rows holds about this many tokens; memory is all it decides.
+    MICRO_TOKENS = 4096
 };
 
-static mm_status write_synth(const char *path, int64_t rows, bool held_out, mm_err *err)
+// What a stage learns from when it is given no file.
+typedef struct self_made {
+    mm_synth_kind kind;
+    int64_t rows;
+    int64_t val_rows;
+    const char *what;
+} self_made;
+
+static self_made self_made_of(const char *stage)
 {
+    if (strcmp(stage, "pretrain") == 0)
+        return (self_made){MM_SYNTH_PRETRAIN, 20000, 500, "bilingual corpus"};
+    if (strcmp(stage, "dpo") == 0)
+        return (self_made){MM_SYNTH_PREFERENCE, 2000, 200, "preferences"};
+    return (self_made){MM_SYNTH_SFT, 4000, 200, "conversations"};
+}
+
+static mm_status write_synth(const self_made *made, bool held_out, char **path, mm_err *err)
+{
+    mm_str text = {0};
+    mm_status status = MM_OK;
+    const mm_synth_options options = {.kind = made->kind,
+                                      .seed = 42,
+                                      .rows = held_out ? made->val_rows : made->rows,
+                                      .held_out = held_out};
+    mm_str_addf(&text, "%s/synth-%s%s.jsonl", SYNTH_DIR, mm_synth_kind_name(made->kind),
+                held_out ? "_val" : "");
     // A pure function of its options: what is there already is what would be written.
-    if (mm_file_exists(path)) return MM_OK;
-    const mm_synth_options options = {
-        .kind = MM_SYNTH_PRETRAIN, .seed = 42, .rows = rows, .held_out = held_out};
-    return mm_synth_file(&options, path, err);
+    if (!mm_file_exists(mm_str_text(&text)))
+        MM_GO(mm_synth_file(&options, mm_str_text(&text), err));
+    MM_GO(mm_str_take(&text, path, NULL, err));
+done:
+    mm_str_drop(&text);
+    return status;
 }
 
 static mm_status feed_messages(mm_bpe_trainer *trainer, const mm_conversation *chat, mm_err *err)
@@ -113,8 +138,13 @@ static mm_status open_cache(mm_token_cache **out, const mm_context *context, con
 {
     mm_progress *progress = NULL;
     const int32_t threads = (int32_t)mm_config_int(config, "threads");
+    mm_mask_kind mask = MM_MASK_ALL; // pretraining learns all of a conversation
+    const char *mask_name = mm_config_text(config, "mask");
+    if (*mask_name) MM_TRY(mm_mask_kind_parse(mask_name, &mask, err));
     MM_TRY(mm_progress_new(&progress, context, "tokenize", err));
     const mm_cache_options options = {.path = path,
+                                      .mask = mask,
+                                      .pairs = strcmp(mm_config_stage(config), "dpo") == 0,
                                       .dir = spec->cache_dir,
                                       .format = format,
                                       .skip_bad_rows =
@@ -146,30 +176,38 @@ static mm_status absolute_path(char **out, const char *path, mm_err *err)
     return *out ? MM_OK : MM_FAIL(err, MM_ENOMEM, "%s: no memory", path);
 }
 
-static mm_status choose_files(mm_corpus *out, const mm_context *context, const mm_corpus_spec *spec,
-                              mm_err *err)
+static mm_status make_files(mm_corpus *out, const mm_context *context, const mm_config *config,
+                            bool has_val, mm_err *err)
 {
-    const char *const synth[] = {SYNTH_TRAIN};
-    const char *const *files = spec->train;
-    const char *val = spec->val;
-    size_t n = spec->n_train;
-    if (n > MM_CORPUS_FILES_MAX)
+    const self_made made = self_made_of(mm_config_stage(config));
+    char *train = NULL;
+    char *val = NULL;
+    mm_status status = MM_OK;
+    out->is_synthetic = true;
+    MM_TRY(mm_dir_make(SYNTH_DIR, err));
+    MM_GO(write_synth(&made, false, &train, err));
+    MM_GO(write_synth(&made, true, &val, err));
+    mm_say(context, "No --data given: using the self-made %s %s (%lld rows).", made.what, train,
+           (long long)made.rows);
+    MM_GO(absolute_path(&out->train_path[0], train, err));
+    out->n_train = 1;
+    if (!has_val) MM_GO(absolute_path(&out->val_path, val, err));
+done:
+    mm_free(train);
+    mm_free(val);
+    return status;
+}
+
+static mm_status choose_files(mm_corpus *out, const mm_context *context, const mm_corpus_spec *spec,
+                              const mm_config *config, mm_err *err)
+{
+    if (spec->n_train > MM_CORPUS_FILES_MAX)
         return MM_FAIL(err, MM_EUSAGE, "--data: at most %d files, found %zu", MM_CORPUS_FILES_MAX,
-                       n);
-    if (n == 0) {
-        MM_TRY(mm_dir_make(SYNTH_DIR, err));
-        MM_TRY(write_synth(SYNTH_TRAIN, SYNTH_ROWS, false, err));
-        MM_TRY(write_synth(SYNTH_VAL, SYNTH_VAL_ROWS, true, err));
-        mm_say(context, "No --data given: using the self-made bilingual corpus %s (%d rows).",
-               SYNTH_TRAIN, SYNTH_ROWS);
-        files = synth;
-        n = 1;
-        if (!val) val = SYNTH_VAL;
-        out->is_synthetic = true;
-    }
-    for (size_t i = 0; i < n; i++, out->n_train++)
-        MM_TRY(absolute_path(&out->train_path[i], files[i], err));
-    return val ? absolute_path(&out->val_path, val, err) : MM_OK;
+                       spec->n_train);
+    if (spec->n_train == 0) MM_TRY(make_files(out, context, config, spec->val != NULL, err));
+    for (size_t i = 0; i < spec->n_train; i++, out->n_train++)
+        MM_TRY(absolute_path(&out->train_path[i], spec->train[i], err));
+    return spec->val ? absolute_path(&out->val_path, spec->val, err) : MM_OK;
 }
 
 static mm_status open_parts(mm_corpus *out, const mm_context *context, mm_store *store,
@@ -177,7 +215,7 @@ static mm_status open_parts(mm_corpus *out, const mm_context *context, mm_store 
 {
     mm_row_format format;
     MM_TRY(mm_row_format_parse(mm_config_text(config, "row_format"), &format, err));
-    MM_TRY(choose_files(out, context, spec, err));
+    MM_TRY(choose_files(out, context, spec, config, err));
     if (spec->tokenizer)
         MM_TRY(mm_tokenizer_load(&out->tokenizer, spec->tokenizer, err));
     else if (spec->tokenizer_hash)
@@ -214,22 +252,57 @@ void mm_corpus_close(mm_corpus *corpus)
     *corpus = (mm_corpus){0};
 }
 
+// How a stage cuts its rows into batches.
+static mm_batch_mode mode_of(const mm_config *config)
+{
+    const char *stage = mm_config_stage(config);
+    if (strcmp(stage, "dpo") == 0) return MM_BATCH_PAIRS;
+    if (!mm_config_bool(config, "pack")) return MM_BATCH_PADDED;
+    return strcmp(stage, "pretrain") == 0 ? MM_BATCH_PACKED : MM_BATCH_ROWS;
+}
+
+// Tokens of a micro-batch of whole rows: enough to keep the processor busy, never less than the
+// longest row, never more than a step.
+static int32_t micro_tokens(const mm_config *config, mm_batch_mode mode)
+{
+    const int64_t sides = mode == MM_BATCH_PAIRS ? 2 : 1;
+    const int64_t longest = sides * mm_config_int(config, "max_seq_len");
+    const int64_t step =
+        longest * mm_config_int(config, "batch_size") * mm_config_int(config, "accumulation_steps");
+    int64_t tokens = sides * MICRO_TOKENS;
+    if (tokens < longest) tokens = longest;
+    return (int32_t)(tokens < step ? tokens : step);
+}
+
+static mm_batcher_options batcher_options(const mm_corpus *corpus, const mm_config *config)
+{
+    const double fraction = corpus->val ? 0 : mm_config_real(config, "val_fraction");
+    const mm_batch_mode mode = mode_of(config);
+    const bool is_whole = mode == MM_BATCH_ROWS || mode == MM_BATCH_PAIRS;
+    return (mm_batcher_options){
+        .mode = mode,
+        .batch_size = (int32_t)mm_config_int(config, "batch_size"),
+        .accumulation = (int32_t)mm_config_int(config, "accumulation_steps"),
+        .seq_len = (int32_t)mm_config_int(config, "max_seq_len"),
+        .max_tokens = is_whole ? micro_tokens(config, mode) : 0,
+        .shuffle = true,
+        .seed = (uint64_t)mm_config_int(config, "seed"),
+        .system_prompt_share = mm_config_real(config, "system_prompt_share"),
+        .drop_think_share = mm_config_real(config, "drop_think_share"),
+        .draws_sides_apart = strcmp(mm_config_text(config, "compat"), "minimind") == 0,
+        .split = fraction > 0 ? MM_SPLIT_TRAIN : MM_SPLIT_ALL,
+        .val_fraction = fraction};
+}
+
 mm_status mm_corpus_batchers(const mm_corpus *corpus, const mm_config *config, mm_batcher **train,
                              mm_batcher **val, mm_err *err)
 {
-    const double fraction = corpus->val ? 0 : mm_config_real(config, "val_fraction");
-    mm_batcher_options options = {
-        .batch_size = (int32_t)mm_config_int(config, "batch_size"),
-        .seq_len = (int32_t)mm_config_int(config, "max_seq_len"),
-        .mode = mm_config_bool(config, "pack") ? MM_BATCH_PACKED : MM_BATCH_PADDED,
-        .accumulation = (int32_t)mm_config_int(config, "accumulation_steps"),
-        .shuffle = true,
-        .seed = (uint64_t)mm_config_int(config, "seed"),
-        .split = fraction > 0 ? MM_SPLIT_TRAIN : MM_SPLIT_ALL,
-        .val_fraction = fraction};
+    mm_batcher_options options = batcher_options(corpus, config);
     MM_TRY(mm_batcher_new(train, corpus->train, corpus->n_train, corpus->tokenizer, &options, err));
-    if (!corpus->val && !(fraction > 0)) return MM_OK;
+    if (!corpus->val && options.split == MM_SPLIT_ALL) return MM_OK;
     options.shuffle = false;
+    options.system_prompt_share = 0;
+    options.drop_think_share = 0;
     options.split = corpus->val ? MM_SPLIT_ALL : MM_SPLIT_VAL;
     options.max_documents = mm_config_int(config, "eval_rows");
     mm_token_cache *const *caches = corpus->val ? &corpus->val : corpus->train;
@@ -237,6 +310,24 @@ mm_status mm_corpus_batchers(const mm_corpus *corpus, const mm_config *config, m
     const mm_status status = mm_batcher_new(val, caches, n, corpus->tokenizer, &options, err);
     // A single text cannot be parted: it is trained on, and nothing is held out.
     return status == MM_EFORMAT && !corpus->val ? MM_OK : status;
+}
+
+mm_status mm_corpus_say_left_out(const mm_corpus *corpus, const mm_context *context,
+                                 const mm_config *config, mm_err *err)
+{
+    mm_batcher *train = NULL;
+    const mm_batcher_options options = batcher_options(corpus, config);
+    MM_TRY(
+        mm_batcher_new(&train, corpus->train, corpus->n_train, corpus->tokenizer, &options, err));
+    const int64_t left_out = mm_batcher_left_out(train);
+    if (left_out > 0)
+        mm_warn(context,
+                "%lld of %lld rows are left out: nothing of their answers lies within --seq-len "
+                "%lld.",
+                (long long)left_out, (long long)(left_out + mm_batcher_documents(train)),
+                (long long)mm_config_int(config, "max_seq_len"));
+    mm_batcher_free(train);
+    return MM_OK;
 }
 
 static mm_status record_file(const mm_corpus *corpus, mm_store *store, int64_t run_id,

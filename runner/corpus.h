@@ -1,7 +1,7 @@
 /* What a stage learns from: the data files as token caches, and the tokenizer they were cut with.
  *
- * With no file given the self-made corpus is written and used; with no tokenizer given one is
- * trained on the data. Both are announced. An opened corpus owns everything in it.
+ * With no file given the self-made data of the stage are written and used; with no tokenizer given
+ * one is trained on the data. Both are announced. An opened corpus owns everything in it.
  */
 #ifndef MM_RUNNER_CORPUS_H
 #define MM_RUNNER_CORPUS_H
@@ -12,7 +12,7 @@
 enum { MM_CORPUS_FILES_MAX = 64 };
 
 typedef struct mm_corpus_spec {
-    const char *const *train; /* data files; none: the self-made corpus */
+    const char *const *train; /* data files; none: self-made ones */
     size_t n_train;
     const char *val;            /* NULL: rows held out of the training files (val_fraction) */
     const char *tokenizer;      /* file or folder; NULL: `tokenizer_hash`, else train one */
@@ -41,6 +41,9 @@ void mm_corpus_close(mm_corpus *corpus);
 /* Batches to learn from and to be scored on; *val is NULL when nothing is held out. */
 MM_NODISCARD mm_status mm_corpus_batchers(const mm_corpus *corpus, const mm_config *config,
                                           mm_batcher **train, mm_batcher **val, mm_err *err);
+/* What of the training rows the stage cannot use, in words; nothing where it uses all. */
+MM_NODISCARD mm_status mm_corpus_say_left_out(const mm_corpus *corpus, const mm_context *context,
+                                              const mm_config *config, mm_err *err);
 /* Records tokenizer and files with the run. */
 MM_NODISCARD mm_status mm_corpus_record(const mm_corpus *corpus, mm_store *store, int64_t run_id,
                                         mm_err *err);

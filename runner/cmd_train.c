@@ -1,5 +1,7 @@
-/* mmrun pretrain, mmrun resume: record a run, train it, say how it went. */
+/* mmrun pretrain, sft, lora, dpo, distill and resume: record a run, train it, say how it went. One
+ * path for all of them; what differs is in the configuration and the objective. */
 #include "runner/commands.h"
+#include "runner/lineage.h"
 #include "runner/load.h"
 #include "runner/train.h"
 
@@ -14,111 +16,6 @@
 
 // Some seconds of work on any machine of today.
 static const double LONG_FLOPS = 2e11;
-
-const mm_option mm_train_options[] = {
-    {.name = "data",
-     .aliases = "data_path",
-     .type = MM_OPTION_PATH,
-     .value = "FILE",
-     .group = "Input",
-     .repeats = true,
-     .help = "training files: JSONL, JSON, text, also .zst and .gz (none: self-made data)"},
-    {.name = "val",
-     .aliases = "val_data",
-     .type = MM_OPTION_PATH,
-     .value = "FILE",
-     .group = "Input",
-     .help = "held-out file (none: --val-fraction of the training rows)"},
-    {.name = "tokenizer",
-     .type = MM_OPTION_PATH,
-     .value = "PATH",
-     .group = "Input",
-     .help = "tokenizer.json or its folder (none: one is trained on the data)"},
-    {.name = "config",
-     .type = MM_OPTION_PATH,
-     .value = "FILE",
-     .group = "Input",
-     .help = "hyperparameters as key = value lines"},
-    {.name = "cache",
-     .type = MM_OPTION_PATH,
-     .value = "DIR",
-     .group = "Input",
-     .help = "folder of the token caches ($MMRUN_CACHE, ~/.cache/mmrun)"},
-    {.name = "prompt",
-     .type = MM_OPTION_TEXT,
-     .value = "TEXT",
-     .group = "Record",
-     .repeats = true,
-     .help = "answered at each evaluation (none: openings of held-out rows)"},
-    {.name = "tag",
-     .type = MM_OPTION_TEXT,
-     .value = "TAG",
-     .group = "Record",
-     .repeats = true,
-     .help = "tag of the run"},
-    {.name = "note",
-     .type = MM_OPTION_TEXT,
-     .value = "TEXT",
-     .group = "Record",
-     .help = "note kept with the run"},
-    {.name = "dry-run",
-     .type = MM_OPTION_FLAG,
-     .group = "Record",
-     .help = "print the resolved configuration and the estimate, train nothing"},
-    {0},
-};
-
-static const char WITHOUT_EFFECT[] = "Taken from MiniMind's trainers, without effect";
-
-const mm_option mm_pretrain_options[] = {
-    {.name = "from",
-     .aliases = "from_weight",
-     .type = MM_OPTION_TEXT,
-     .value = "RUN[@STEP]",
-     .group = "Input",
-     .help = "start from the weights of this run"},
-    {.name = "name",
-     .aliases = "save_weight",
-     .type = MM_OPTION_TEXT,
-     .value = "NAME",
-     .group = "Record",
-     .help = "name of the run"},
-    {.name = "save-dir",
-     .type = MM_OPTION_PATH,
-     .value = "DIR",
-     .group = WITHOUT_EFFECT,
-     .help = "everything is kept in the database"},
-    {.name = "num-workers",
-     .type = MM_OPTION_INT,
-     .value = "N",
-     .group = WITHOUT_EFFECT,
-     .help = "data are memory-mapped"},
-    {.name = "from-resume",
-     .type = MM_OPTION_INT,
-     .value = "0|1",
-     .group = WITHOUT_EFFECT,
-     .help = "`mmrun resume RUN` goes on with a run"},
-    {.name = "use-compile",
-     .type = MM_OPTION_INT,
-     .value = "0|1",
-     .group = WITHOUT_EFFECT,
-     .help = "there is nothing to compile"},
-    {.name = "use-wandb",
-     .type = MM_OPTION_FLAG,
-     .group = WITHOUT_EFFECT,
-     .help = "every run is tracked"},
-    {.name = "wandb-project",
-     .type = MM_OPTION_TEXT,
-     .value = "NAME",
-     .group = WITHOUT_EFFECT,
-     .help = "`--tag` groups runs"},
-    {.name = "use-moe",
-     .type = MM_OPTION_INT,
-     .value = "0",
-     .group = WITHOUT_EFFECT,
-     .help = "dense models only"},
-    {0},
-};
 
 const mm_option mm_resume_options[] = {
     {.name = "data",
@@ -221,8 +118,12 @@ static mm_status tell(const mm_context *context, mm_store *store, int64_t run_id
         mm_say(context, "%s finished in %s: last loss %.4f.", run.name, seconds, run.final_loss);
     const char *mmrun = mm_shell_mmrun(&arena, context);
     const char *name = mm_shell_text(&arena, run.name);
-    mm_say(context, "Next: %s report %s · %s generate %s \"…\" · %s show %s", mmrun, name, mmrun,
-           name, mmrun, name);
+    if (strcmp(run.stage, "pretrain") == 0)
+        mm_say(context, "Next: %s report %s · %s generate %s \"…\" · %s sft --from %s", mmrun, name,
+               mmrun, name, mmrun, name);
+    else
+        mm_say(context, "Next: %s report %s · %s chat %s · %s show %s", mmrun, name, mmrun, name,
+               mmrun, name);
     if (context->json) {
         json_t *out = json_pack("{s:I,s:s,s:s,s:I,s:I,s:f}", "id", (json_int_t)run.id, "name",
                                 run.name, "status", run.status, "steps", (json_int_t)run.steps,
@@ -237,93 +138,6 @@ static mm_status tell(const mm_context *context, mm_store *store, int64_t run_id
 done:
     mm_arena_drop(&arena);
     return trained;
-}
-
-// Shape, tokenizer and step of the run that --from names.
-typedef struct parent {
-    mm_arena arena;
-    int64_t run_id;
-    int64_t step;
-    const char *tokenizer_hash;
-} parent;
-
-static mm_status open_parent(parent *out, mm_store *store, const char *reference, mm_config *config,
-                             mm_err *err)
-{
-    mm_run_ref ref;
-    mm_checkpoint_info checkpoint;
-    mm_param *params = NULL;
-    size_t n = 0;
-    MM_TRY(mm_store_resolve(store, reference, &ref, err));
-    MM_TRY(mm_store_resolve_checkpoint(store, &ref, &out->arena, &checkpoint, err));
-    MM_TRY(mm_store_params(store, ref.run_id, &out->arena, &params, &n, err));
-    out->run_id = ref.run_id;
-    out->step = checkpoint.step;
-    out->tokenizer_hash = mm_param_find(params, n, "tokenizer_hash");
-    return mm_config_shape_from_params(config, params, n, err);
-}
-
-// An impossible shape is refused before data is made or read; only the vocabulary is not known yet.
-static mm_status check_shape(const mm_config *config, mm_err *err)
-{
-    mm_config *copy = NULL; // looking at the shape would note preset sizes in the record
-    mm_model_config shape;
-    MM_TRY(mm_config_copy(&copy, config, err));
-    const mm_status status = mm_config_model(copy, 0, &shape, err);
-    mm_config_free(copy);
-    return status;
-}
-
-// MiniMind writes "none" for fresh weights.
-static const char *from_of(const mm_args *args)
-{
-    const char *reference = mm_args_text(args, "from");
-    return reference && strcmp(reference, "none") != 0 ? reference : NULL;
-}
-
-// Weights fit one shape only: a file or an option must not ask for another.
-static mm_status check_same_shape(const mm_config *config, const mm_config *from,
-                                  const char *reference, mm_err *err)
-{
-    static const struct {
-        const char *flag;
-        const char *name;
-    } SHAPE[] = {{"hidden", "hidden_size"},
-                 {"layers", "num_hidden_layers"},
-                 {"heads", "num_attention_heads"},
-                 {"kv-heads", "num_key_value_heads"},
-                 {"head-dim", "head_dim"},
-                 {"ffn", "intermediate_size"},
-                 {"vocab", "vocab_size"},
-                 {"tie-embeddings", "tie_word_embeddings"},
-                 {"qk-norm", "qk_norm"}};
-    for (size_t i = 0; i < sizeof SHAPE / sizeof SHAPE[0]; i++) {
-        const char *wanted = mm_config_text(config, SHAPE[i].name);
-        const char *has = mm_config_text(from, SHAPE[i].name);
-        if (*has && strcmp(wanted, has) != 0)
-            return MM_FAIL(err, MM_EUSAGE, "--%s %s: the weights of --from %s have %s",
-                           SHAPE[i].flag, wanted, reference, has);
-    }
-    return MM_OK;
-}
-
-static mm_status configure(const mm_args *args, mm_store *store, parent *from, mm_config **config,
-                           mm_err *err)
-{
-    mm_config *inherited = NULL;
-    mm_status status = MM_OK;
-    const char *reference = from_of(args);
-    const char *file = mm_args_text(args, "config");
-    MM_TRY(mm_config_new(config, "pretrain", err));
-    if (reference) MM_TRY(open_parent(from, store, reference, *config, err));
-    MM_TRY(mm_config_copy(&inherited, *config, err));
-    if (file) MM_GO(mm_config_from_file(*config, file, err));
-    MM_GO(mm_config_from_args(*config, args, false, err));
-    if (reference) MM_GO(check_same_shape(*config, inherited, reference, err));
-    MM_GO(check_shape(*config, err));
-done:
-    mm_config_free(inherited);
-    return status;
 }
 
 // What would refuse the record is said before hours of reading: name and place of the database.
@@ -342,30 +156,33 @@ static mm_status check_record(const mm_context *context, const char *name, mm_er
     return status;
 }
 
-static mm_status record_and_train(const mm_context *context, const mm_args *args, mm_store **store,
-                                  const mm_corpus *corpus, mm_config *config,
-                                  const mm_train_plan *plan, const parent *from, mm_err *err)
+static mm_status record_and_train(const mm_context *context, const mm_args *args,
+                                  mm_lineage *lineage, const mm_corpus *corpus, mm_config *config,
+                                  const mm_train_plan *plan, mm_err *err)
 {
     mm_str command = {0};
     mm_status status = MM_OK;
     int64_t run_id = 0;
-    mm_run_request request = {.stage = "pretrain",
+    mm_run_request request = {.stage = mm_config_stage(config),
                               .name = mm_args_text(args, "name"),
                               .notes = mm_args_text(args, "note"),
-                              .parent_id = from->run_id,
-                              .parent_step = from->step};
+                              .parent_id = lineage->from.run_id,
+                              .parent_step = lineage->from.step,
+                              .teacher_id = lineage->teacher.run_id,
+                              .teacher_step = lineage->teacher.step};
     request.tags = mm_args_list(args, "tag", &request.n_tags);
     request.prompts = mm_args_list(args, "prompt", &request.n_prompts);
     MM_GO(mm_train_plan_check(plan, context->db_path, err));
-    MM_GO(mm_command_text(context, &command, err));
+    MM_GO(mm_lineage_command(lineage, context, &command, err));
     request.command = mm_str_text(&command);
+    mm_store **store = &lineage->store;
     if (!*store) MM_GO(mm_store_open(store, context->db_path, MM_STORE_CREATE, err));
     MM_GO(mm_store_begin(*store, err));
     MM_GO(mm_train_create(*store, corpus, config, plan, &request, &run_id, err));
     MM_GO(mm_store_commit(*store, err));
     MM_GO(tell(context, *store, run_id, mm_train_run(context, *store, corpus, run_id, err), err));
 done:
-    mm_store_abort(*store);
+    mm_store_abort(lineage->store);
     mm_str_drop(&command);
     return status;
 }
@@ -373,47 +190,75 @@ done:
 // A command line made for MiniMind's trainer runs; what means nothing here is said.
 static mm_status check_without_effect(const mm_context *context, const mm_args *args, mm_err *err)
 {
+    const mm_option *const tables[] = {mm_distill_options, mm_without_effect_options};
     if (mm_args_int(args, "use-moe", 0) != 0)
         return MM_FAIL(err, MM_ECONFIG, "--use-moe: mixtures of experts are not there yet; use 0");
-    for (const mm_option *row = mm_pretrain_options; row->name; row++)
-        if (row->group == WITHOUT_EFFECT && mm_args_has(args, row->name))
-            mm_warn(context, "--%s has no effect: %s.", row->name, row->help);
+    for (size_t t = 0; t < sizeof tables / sizeof tables[0]; t++)
+        for (const mm_option *row = tables[t]; row->name; row++)
+            if (row->group == mm_without_effect && mm_args_has(args, row->name))
+                mm_warn(context, "--%s has no effect: %s.", row->name, row->help);
     return MM_OK;
+}
+
+static mm_status train_stage(const mm_context *context, const mm_args *args, const char *stage,
+                             mm_err *err)
+{
+    mm_status status = MM_OK;
+    mm_lineage lineage = {0};
+    mm_config *config = NULL;
+    mm_corpus corpus = {0};
+    mm_train_plan plan;
+    const bool is_dry = mm_args_has(args, "dry-run");
+    MM_GO(check_without_effect(context, args, err));
+    MM_GO(mm_lineage_configure(&lineage, context, args, stage, false, &config, err));
+    mm_corpus_spec spec = {.val = mm_args_text(args, "val"),
+                           .tokenizer =
+                               lineage.tokenizer_hash ? NULL : mm_args_text(args, "tokenizer"),
+                           .tokenizer_hash = lineage.tokenizer_hash,
+                           .cache_dir = mm_args_text(args, "cache")};
+    spec.train = mm_args_list(args, "data", &spec.n_train);
+    if (!is_dry) MM_GO(check_record(context, mm_args_text(args, "name"), err));
+    MM_GO(mm_corpus_open(&corpus, context, lineage.store, &spec, config, err));
+    MM_GO(mm_train_plan_make(&corpus, config, &plan, err));
+    MM_GO(mm_lineage_check(&lineage, config, err)); // the vocabulary is known now
+    MM_GO(mm_corpus_say_left_out(&corpus, context, config, err));
+    // What is over in a moment needs no estimate, and is not held up by one.
+    if (plan.flops > LONG_FLOPS) plan.seconds = plan.flops / mm_train_plan_rate(config, plan.dtype);
+    say_plan(context, &plan);
+    if (is_dry)
+        MM_GO(print_config(context, config, &plan, err));
+    else
+        MM_GO(record_and_train(context, args, &lineage, &corpus, config, &plan, err));
+done:
+    mm_corpus_close(&corpus);
+    mm_config_free(config);
+    mm_lineage_drop(&lineage);
+    return status;
 }
 
 mm_status mm_cmd_pretrain(const mm_context *context, const mm_args *args, mm_err *err)
 {
-    mm_status status = MM_OK;
-    mm_store *store = NULL;
-    mm_config *config = NULL;
-    mm_corpus corpus = {0};
-    parent from = {0};
-    mm_train_plan plan;
-    MM_GO(check_without_effect(context, args, err));
-    if (from_of(args)) MM_GO(mm_context_store(context, MM_STORE_WRITE, &store, err));
-    MM_GO(configure(args, store, &from, &config, err));
-    mm_corpus_spec spec = {.val = mm_args_text(args, "val"),
-                           .tokenizer = mm_args_text(args, "tokenizer"),
-                           .tokenizer_hash = from.tokenizer_hash,
-                           .cache_dir = mm_args_text(args, "cache")};
-    spec.train = mm_args_list(args, "data", &spec.n_train);
-    if (!mm_args_has(args, "dry-run"))
-        MM_GO(check_record(context, mm_args_text(args, "name"), err));
-    MM_GO(mm_corpus_open(&corpus, context, store, &spec, config, err));
-    MM_GO(mm_train_plan_make(&corpus, config, &plan, err));
-    // What is over in a moment needs no estimate, and is not held up by one.
-    if (plan.flops > LONG_FLOPS) plan.seconds = plan.flops / mm_train_plan_rate(config, plan.dtype);
-    say_plan(context, &plan);
-    if (mm_args_has(args, "dry-run"))
-        MM_GO(print_config(context, config, &plan, err));
-    else
-        MM_GO(record_and_train(context, args, &store, &corpus, config, &plan, &from, err));
-done:
-    mm_corpus_close(&corpus);
-    mm_config_free(config);
-    mm_store_close(store);
-    mm_arena_drop(&from.arena);
-    return status;
+    return train_stage(context, args, "pretrain", err);
+}
+
+mm_status mm_cmd_sft(const mm_context *context, const mm_args *args, mm_err *err)
+{
+    return train_stage(context, args, "sft", err);
+}
+
+mm_status mm_cmd_lora(const mm_context *context, const mm_args *args, mm_err *err)
+{
+    return train_stage(context, args, "lora", err);
+}
+
+mm_status mm_cmd_dpo(const mm_context *context, const mm_args *args, mm_err *err)
+{
+    return train_stage(context, args, "dpo", err);
+}
+
+mm_status mm_cmd_distill(const mm_context *context, const mm_args *args, mm_err *err)
+{
+    return train_stage(context, args, "distill", err);
 }
 
 // The files a run was started with, from its record, unless the command line says where they are
@@ -463,15 +308,15 @@ mm_status mm_cmd_resume(const mm_context *context, const mm_args *args, mm_err *
     MM_GO(mm_context_store(context, MM_STORE_WRITE, &store, err));
     MM_GO(mm_store_resolve_run(store, mm_args_at(args, 0), &run_id, err));
     MM_GO(mm_store_run(store, run_id, &arena, &run, err));
+    MM_GO(mm_config_new(&config, run.stage, err));
     if (strcmp(run.status, "finished") == 0) {
         status = MM_FAIL(err, MM_EUSAGE,
                          "run '%s' is finished (%" PRId64
-                         " steps): nothing to resume\nmmrun pretrain --from %s … starts "
+                         " steps): nothing to resume\nmmrun %s --from %s … starts "
                          "a new run from its weights",
-                         run.name, run.steps, run.name);
+                         run.name, run.steps, mm_config_stage(config), run.name);
         goto done;
     }
-    MM_GO(mm_config_new(&config, run.stage, err));
     MM_GO(resume_spec(args, store, run_id, &arena, &spec, config, err));
     status = mm_corpus_open(&corpus, context, store, &spec, config, err);
     if (status == MM_ENOTFOUND && err && !strchr(err->message, '\n')) {
