@@ -248,7 +248,9 @@ static void time_saver(const char *path, mm_checkpoint_new *one, float *adapter,
     double write_ms[REPEATS];
     must(mm_saver_open(&saver, path, 0, &err), &err);
     for (int i = 0; i < REPEATS; i++) {
-        adapter[i] += 1.0f;
+        for (size_t at = (size_t)i; at < one->blobs[one->n_blobs - 1].bytes / 4; at += 97) {
+            adapter[at] += 1.0f;
+        }
         one->step++;
         const int64_t start = mm_mono_ns();
         must(mm_saver_submit(saver, one, &err), &err);

@@ -299,13 +299,6 @@ static void hostile_text_comes_back_byte_for_byte(void **state)
                                           .expected = HOSTILE,
                                           .is_correct = 1};
     OK(mm_store_generation_add(store, &generation, err));
-    const mm_result result = {.run_id = id,
-                              .step = 3,
-                              .task = HOSTILE,
-                              .metric = HOSTILE,
-                              .value = 0.5,
-                              .data_sha256 = HOSTILE};
-    OK(mm_store_result_add(store, &result, err));
     mm_arena arena = {0};
     size_t count;
     mm_run_info info;
@@ -333,12 +326,6 @@ static void hostile_text_comes_back_byte_for_byte(void **state)
     assert_string_equal(rows[0].task, HOSTILE);
     assert_string_equal(rows[0].expected, HOSTILE);
     assert_int_equal(rows[0].is_correct, 1);
-    mm_result *results;
-    OK(mm_store_results(store, id, &arena, &results, &count, err));
-    assert_int_equal(count, 1);
-    assert_string_equal(results[0].task, HOSTILE);
-    assert_string_equal(results[0].metric, HOSTILE);
-    assert_string_equal(results[0].data_sha256, HOSTILE);
     mm_param *params;
     OK(mm_store_params(store, id, &arena, &params, &count, err));
     assert_string_equal(params[0].value, HOSTILE);
@@ -379,6 +366,11 @@ static void an_evaluation_done_again_replaces_the_one_before(void **state)
     OK(mm_store_result_add(store, &loss, err));
     result.run_id = 99;
     FAILS(MM_ENOTFOUND, "99", mm_store_result_add(store, &result, err));
+    result.run_id = make_run(store, "hostile");
+    result.task = HOSTILE;
+    result.metric = HOSTILE;
+    result.data_sha256 = HOSTILE;
+    OK(mm_store_result_add(store, &result, err));
     mm_arena arena = {0};
     mm_result *found;
     size_t count;
@@ -392,6 +384,12 @@ static void an_evaluation_done_again_replaces_the_one_before(void **state)
     assert_int_equal(found[2].n, 900);
     assert_true(isinf(found[2].value) && isnan(found[2].low) && !found[2].data_sha256);
     assert_true(found[2].created_ms > 0);
+    OK(mm_store_results(store, result.run_id, &arena, &found, &count, err));
+    assert_int_equal(count, 1);
+    assert_string_equal(found[0].task, HOSTILE);
+    assert_string_equal(found[0].metric, HOSTILE);
+    assert_string_equal(found[0].data_sha256, HOSTILE);
+    OK(mm_store_run_remove(store, result.run_id, err));
     assert_string_equal(
         sql_text(fix->path, "SELECT group_concat(step || ' ' || coalesce(correct, '-') || ' ' || "
                             "coalesce(value, '-')) FROM (SELECT * FROM results ORDER BY step, "
