@@ -5,6 +5,7 @@
  * finished. */
 #include "runner/child.h"
 #include "runner/commands.h"
+#include "runner/lineage.h"
 #include "runner/signals.h"
 #include "runner/train.h"
 
@@ -22,9 +23,19 @@ const mm_option mm_sweep_options[] = {
     {.name = "stage",
      .type = MM_OPTION_CHOICE,
      .value = "NAME",
-     .choices = "pretrain",
+     .choices = "pretrain,sft,lora,dpo,distill",
      .group = "Sweep",
-     .help = "stage of the arms"},
+     .help = "stage of the arms [pretrain]"},
+    {.name = "from",
+     .type = MM_OPTION_TEXT,
+     .value = "RUN[@STEP]",
+     .group = "Sweep",
+     .help = "every arm starts from the weights of this run; none: fresh ones"},
+    {.name = "teacher",
+     .type = MM_OPTION_TEXT,
+     .value = "RUN[@STEP]",
+     .group = "Sweep",
+     .help = "the run that teaches (--stage distill)"},
     {.name = "seeds",
      .type = MM_OPTION_TEXT,
      .value = "LIST",
@@ -66,6 +77,7 @@ typedef struct sweep {
     const mm_context *context;
     mm_arena arena;
     mm_store *store;
+    mm_lineage lineage;
     mm_corpus corpus;
     mm_config *base;
     axis axes[AXES_MAX];
@@ -138,7 +150,8 @@ static mm_status make_arm(sweep *s, size_t index, arm *a, mm_err *err)
         if (used >= sizeof a->name)
             return MM_FAIL(err, MM_ELIMIT, "the name of arm %zu is too long", index + 1);
     }
-    const mm_status status = mm_train_plan_make(&s->corpus, a->config, &a->plan, err);
+    mm_status status = mm_lineage_check(&s->lineage, a->config, err);
+    if (status == MM_OK) status = mm_train_plan_make(&s->corpus, a->config, &a->plan, err);
     if (status != MM_OK) {
         mm_err_context(err, "arm %zu (%s)", index + 1, a->name);
         return status;
@@ -263,7 +276,8 @@ static mm_status arm_command(const sweep *s, const arm *a, const mm_args *args, 
                              mm_err *err)
 {
     mm_str_clear(out);
-    mm_str_add(out, "mmrun pretrain");
+    mm_str_addf(out, "mmrun %s", mm_config_stage(s->base));
+    mm_lineage_add_flags(&s->lineage, out);
     for (size_t i = 0; i < s->corpus.n_train; i++)
         add_option(out, " --data ", s->corpus.train_path[i]);
     add_option(out, " --val ", s->corpus.val_path);
@@ -283,10 +297,10 @@ static mm_status record(sweep *s, const mm_args *args, int64_t *sweep_id, mm_err
     mm_str command = {0};
     mm_sweep info;
     MM_GO(space_text(s, &space, err));
-    MM_GO(mm_command_text(s->context, &command, err));
+    MM_GO(mm_lineage_command(&s->lineage, s->context, &command, err));
     MM_GO(mm_store_open(&s->store, s->context->db_path, MM_STORE_CREATE, err));
     const mm_sweep row = {.name = mm_args_text(args, "name"),
-                          .stage = "pretrain",
+                          .stage = mm_config_stage(s->base),
                           .search = "grid",
                           .space = mm_str_text(&space),
                           .status = "queued",
@@ -304,8 +318,12 @@ static mm_status record(sweep *s, const mm_args *args, int64_t *sweep_id, mm_err
         int64_t run_id = 0;
         snprintf(name, sizeof name, "%s/%s", info.name, a->name);
         MM_GO(arm_command(s, a, args, &command, err));
-        mm_run_request request = {.stage = "pretrain",
+        mm_run_request request = {.stage = mm_config_stage(s->base),
                                   .name = name,
+                                  .parent_id = s->lineage.from.run_id,
+                                  .parent_step = s->lineage.from.step,
+                                  .teacher_id = s->lineage.teacher.run_id,
+                                  .teacher_step = s->lineage.teacher.step,
                                   .command = mm_str_text(&command),
                                   .notes = mm_args_text(args, "note"),
                                   .sweep_id = *sweep_id};
@@ -502,24 +520,40 @@ done:
 // ---- the command
 // -------------------------------------------------------------------------------------------
 
+// Some hyperparameters change what the loss measures: then its order says nothing.
+static void warn_of_scale(const sweep *s)
+{
+    static const char *const SCALES[] = {"beta", "dpo_loss", "label_smoothing", "logp",
+                                         "simpo_gamma"};
+    for (size_t k = 0; k < s->n_axes; k++)
+        for (size_t i = 0; i < sizeof SCALES / sizeof SCALES[0]; i++)
+            if (strcmp(s->axes[k].name, SCALES[i]) == 0)
+                mm_warn(s->context,
+                        "Arms with another --%s have losses on another scale: compare their "
+                        "dpo/val_accuracy.",
+                        s->axes[k].flag);
+}
+
 static mm_status prepare(sweep *s, const mm_args *args, mm_err *err)
 {
+    const char *stage = mm_args_text(args, "stage");
+    MM_TRY(mm_lineage_configure(&s->lineage, s->context, args, stage ? stage : "pretrain", true,
+                                &s->base, err));
+    const char *hash = s->lineage.tokenizer_hash;
     mm_corpus_spec spec = {.val = mm_args_text(args, "val"),
-                           .tokenizer = mm_args_text(args, "tokenizer"),
+                           .tokenizer = hash ? NULL : mm_args_text(args, "tokenizer"),
+                           .tokenizer_hash = hash,
                            .cache_dir = mm_args_text(args, "cache")};
-    const char *file = mm_args_text(args, "config");
     spec.train = mm_args_list(args, "data", &spec.n_train);
-    MM_TRY(mm_config_new(&s->base, "pretrain", err));
-    if (file) MM_TRY(mm_config_from_file(s->base, file, err));
-    MM_TRY(mm_config_from_args(s->base, args, true, err));
     MM_TRY(find_axes(s, args, err));
-    MM_TRY(mm_corpus_open(&s->corpus, s->context, NULL, &spec, s->base, err));
+    MM_TRY(mm_corpus_open(&s->corpus, s->context, s->lineage.store, &spec, s->base, err));
     // With nothing said about data or length, a comparison that fits into a coffee break.
     const bool has_length =
         mm_args_has(args, "steps") || mm_args_has(args, "tokens") || mm_args_has(args, "epochs");
     if (s->corpus.is_synthetic && !has_length) mm_config_decide(s->base, "steps", SYNTH_STEPS);
     MM_TRY(make_arms(s, err));
     show_plan(s);
+    warn_of_scale(s);
     return MM_OK;
 }
 
@@ -531,6 +565,7 @@ static void drop(sweep *s)
     mm_config_free(s->base);
     mm_corpus_close(&s->corpus);
     mm_store_close(s->store);
+    mm_lineage_drop(&s->lineage);
     s->arms = NULL;
     s->n_arms = 0;
     s->base = NULL;

@@ -670,7 +670,10 @@ mm_status mm_config_params(const mm_config *config, mm_arena *arena, mm_param **
 void mm_config_add_flags(const mm_config *config, mm_str *out)
 {
     for (int i = 0; i < MM_HYPERS; i++) {
-        if (config->value[i][0] == '\0' || is_default(config->origin[i])) continue;
+        const char *origin = config->origin[i];
+        // What the parent decided comes with --from again.
+        if (config->value[i][0] == '\0' || is_default(origin) || strcmp(origin, "parent") == 0)
+            continue;
         mm_str_addf(out, " --%s %s", mm_hyper_table[i].flag, config->value[i]);
     }
 }
