@@ -101,6 +101,19 @@ static mm_sampling sampling_for(const mm_sampling *sampling, const mm_tokenizer 
     return how;
 }
 
+mm_status mm_sample_ids(mm_generator *generator, const mm_tokenizer *tokenizer, const mm_ids *ids,
+                        const mm_sampling *sampling,
+                        bool (*on_text)(void *context, const char *piece, size_t bytes),
+                        void *context, mm_str *text, mm_generation *out, mm_err *err)
+{
+    answer a = {
+        .tokenizer = tokenizer, .text = text, .on_text = on_text, .context = context, .err = err};
+    const mm_sampling how = sampling_for(sampling, tokenizer);
+    MM_ASSERT(ids->count <= INT32_MAX);
+    MM_TRY(mm_generate(generator, ids->data, (int32_t)ids->count, &how, take_token, &a, out, err));
+    return end_answer(&a);
+}
+
 mm_status mm_sample_text(mm_generator *generator, int32_t max_tokens, const mm_tokenizer *tokenizer,
                          mm_sample_style style, const char *prompt, const mm_sampling *sampling,
                          bool (*on_text)(void *context, const char *piece, size_t bytes),
@@ -109,22 +122,55 @@ mm_status mm_sample_text(mm_generator *generator, int32_t max_tokens, const mm_t
     mm_status status = MM_OK;
     mm_ids ids = {0};
     int32_t count = 0;
-    answer a = {
-        .tokenizer = tokenizer, .text = text, .on_text = on_text, .context = context, .err = err};
-    const mm_sampling how = sampling_for(sampling, tokenizer);
     MM_GO(add_prompt(&ids, tokenizer, style, prompt, max_tokens, &count, err));
-    MM_GO(mm_generate(generator, ids.data, count, &how, take_token, &a, out, err));
-    MM_GO(end_answer(&a));
+    MM_GO(mm_sample_ids(generator, tokenizer, &ids, sampling, on_text, context, text, out, err));
 done:
     mm_ids_drop(&ids);
     return status;
 }
 
+// One call of mm_sample_prompts.
+typedef struct answer_batch {
+    answer *answers;
+    bool (*on_token)(void *context, int32_t prompt_idx);
+    void *context;
+} answer_batch;
+
 static bool take_batch_token(void *context, int32_t prompt_idx, int32_t id, double logprob)
 {
     (void)logprob;
-    answer *answers = context;
-    return take_token(&answers[prompt_idx], id);
+    const answer_batch *batch = context;
+    return take_token(&batch->answers[prompt_idx], id) &&
+           (!batch->on_token || batch->on_token(batch->context, prompt_idx));
+}
+
+mm_status mm_sample_prompts(mm_generator *generator, const mm_tokenizer *tokenizer,
+                            const mm_prompt *prompts, mm_sample *samples, size_t n_samples,
+                            const mm_sampling *sampling,
+                            bool (*on_token)(void *context, int32_t prompt_idx), void *context,
+                            mm_err *err)
+{
+    mm_status status = MM_OK;
+    const mm_sampling how = sampling_for(sampling, tokenizer);
+    answer_batch batch = {.on_token = on_token, .context = context};
+    batch.answers = mm_calloc(n_samples + 1, sizeof *batch.answers);
+    mm_generation *generations = mm_calloc(n_samples + 1, sizeof *generations);
+    if (!batch.answers || !generations) {
+        status = MM_FAIL(err, MM_ENOMEM, "no memory for %zu prompts", n_samples);
+        goto done;
+    }
+    for (size_t i = 0; i < n_samples; i++)
+        batch.answers[i] = (answer){.tokenizer = tokenizer, .text = &samples[i].text, .err = err};
+    MM_GO(mm_generate_batch(generator, prompts, (int32_t)n_samples, &how, take_batch_token, &batch,
+                            generations, err));
+    for (size_t i = 0; i < n_samples; i++) {
+        samples[i].generation = generations[i];
+        MM_GO(end_answer(&batch.answers[i]));
+    }
+done:
+    mm_free(generations);
+    mm_free(batch.answers);
+    return status;
 }
 
 mm_status mm_sample_texts(mm_generator *generator, int32_t max_tokens,
@@ -133,33 +179,23 @@ mm_status mm_sample_texts(mm_generator *generator, int32_t max_tokens,
 {
     mm_status status = MM_OK;
     mm_ids ids = {0};
-    const mm_sampling how = sampling_for(sampling, tokenizer);
-    answer *answers = mm_calloc(n_samples + 1, sizeof *answers);
     mm_prompt *prompts = mm_calloc(n_samples + 1, sizeof *prompts);
-    mm_generation *generations = mm_calloc(n_samples + 1, sizeof *generations);
-    if (!answers || !prompts || !generations) {
+    if (!prompts) {
         status = MM_FAIL(err, MM_ENOMEM, "no memory for %zu prompts", n_samples);
         goto done;
     }
     for (size_t i = 0; i < n_samples; i++) {
-        answers[i] = (answer){.tokenizer = tokenizer, .text = &samples[i].text, .err = err};
-        prompts[i].seed = how.seed;
+        prompts[i].seed = sampling->seed;
         MM_GO(add_prompt(&ids, tokenizer, style, samples[i].prompt, max_tokens, &prompts[i].count,
                          err));
     }
     const int32_t *at = ids.data; // which moved while it grew
     for (size_t i = 0; i < n_samples; at += prompts[i].count, i++)
         prompts[i].ids = at;
-    MM_GO(mm_generate_batch(generator, prompts, (int32_t)n_samples, &how, take_batch_token, answers,
-                            generations, err));
-    for (size_t i = 0; i < n_samples; i++) {
-        samples[i].generation = generations[i];
-        MM_GO(end_answer(&answers[i]));
-    }
+    MM_GO(mm_sample_prompts(generator, tokenizer, prompts, samples, n_samples, sampling, NULL, NULL,
+                            err));
 done:
-    mm_free(generations);
     mm_free(prompts);
-    mm_free(answers);
     mm_ids_drop(&ids);
     return status;
 }

@@ -28,6 +28,13 @@ MM_NODISCARD mm_status mm_sample_text(mm_generator *generator, int32_t max_token
                                                       size_t bytes),
                                       void *context, mm_str *text, mm_generation *out, mm_err *err);
 
+/* The same from ids that are made already (runner/dialogue.h), all of them. */
+MM_NODISCARD mm_status mm_sample_ids(mm_generator *generator, const mm_tokenizer *tokenizer,
+                                     const mm_ids *ids, const mm_sampling *sampling,
+                                     bool (*on_text)(void *context, const char *piece,
+                                                     size_t bytes),
+                                     void *context, mm_str *text, mm_generation *out, mm_err *err);
+
 typedef struct mm_sample {
     const char *prompt; /* borrowed */
     mm_str text;        /* the answer; the caller drops it */
@@ -39,6 +46,13 @@ MM_NODISCARD mm_status mm_sample_texts(mm_generator *generator, int32_t max_toke
                                        const mm_tokenizer *tokenizer, mm_sample_style style,
                                        mm_sample *samples, size_t n_samples,
                                        const mm_sampling *sampling, mm_err *err);
+/* The same from ids that are made already; the prompts of the samples are not read. on_token (may
+ * be NULL) is called for every token and may return false to end that prompt's answer. */
+MM_NODISCARD mm_status mm_sample_prompts(mm_generator *generator, const mm_tokenizer *tokenizer,
+                                         const mm_prompt *prompts, mm_sample *samples,
+                                         size_t n_samples, const mm_sampling *sampling,
+                                         bool (*on_token)(void *context, int32_t prompt_idx),
+                                         void *context, mm_err *err);
 /* Adds a row to the generations of a run. */
 MM_NODISCARD mm_status mm_sample_record(mm_store *store, int64_t run_id, int64_t step,
                                         int32_t prompt_idx, const char *prompt, const mm_str *text,
