@@ -7,9 +7,16 @@
  * into the fewest pieces of nearly equal length. Each piece is a segment of its own, and together
  * they predict every token once.
  *
- * Unpacked: one document per row, cut to seq_len as MiniMind cuts ([bos] + first seq_len-2 tokens +
+ * Padded: one document per row, cut to seq_len as MiniMind cuts ([bos] + first seq_len-2 tokens +
  * [eos]) and padded; each row is a segment. Pads are never learned, nor is the pad's id inside the
  * text. The last micro-batch of an epoch may have fewer rows.
+ *
+ * Rows: a step is batch_size × accumulation rows of the order, each with the tokens its padded row
+ * would have, without the pads. Next-fit cuts the step into micro-batches of at most max_tokens,
+ * which never decides what the step holds; the last step of an epoch may have fewer rows. Pairs:
+ * the same, the sides of a pair being neighbours of one row number, chosen first.
+ *
+ * A row (of a pair: a side) without any label, all of it lying behind seq_len, is left out.
  *
  * The sides of the split depend on the documents' text alone, not on the seed, so every run and
  * every tokenizer validates on the same rows, and rows of equal text are on the same side. Each
@@ -40,12 +47,13 @@ typedef struct mm_batcher_options {
     int32_t batch_size;   /* rows (or pairs) per micro-batch */
     int32_t accumulation; /* micro-batches per optimizer step; 0 = 1 */
     int32_t seq_len;      /* tokens per row */
-    /* ROWS and PAIRS: a step of batch_size × accumulation rows is cut into as few micro-batches as
-     * hold this many tokens; 0: batch_size × seq_len, × 2 for pairs. */
+    /* ROWS and PAIRS: most tokens of a micro-batch, a single row aside; 0: batch_size × seq_len, ×
+     * 2 for pairs. */
     int32_t max_tokens;
     bool shuffle;
     uint64_t seed;
-    /* Conversations, drawn anew each epoch from (seed, epoch, row); 0 while evaluating. */
+    /* Conversations, drawn anew each epoch from (seed, epoch, row). What is evaluated on draws
+     * nothing: give 0; the validation side does so itself. */
     double system_prompt_share; /* get one of ten system prompts, where they have none */
     double drop_think_share;    /* lose their empty think blocks */
     bool draws_sides_apart;     /* MiniMind draws the latter for each side of a pair */
@@ -70,8 +78,8 @@ void mm_batcher_free(mm_batcher *batcher);
  * epochs). */
 MM_NODISCARD mm_status mm_batcher_epoch_batches(mm_batcher *batcher, int64_t epoch, int64_t *count,
                                                 mm_err *err);
-/* Tokens that are predicted in one epoch (about, where system prompts are drawn), and documents of
- * the split. */
+/* Tokens that are predicted in one epoch (without what is drawn), and documents of the split that
+ * are used. */
 int64_t mm_batcher_labels(const mm_batcher *batcher);
 int64_t mm_batcher_documents(const mm_batcher *batcher);
 /* Rows left out because nothing of them is learned: all that is, lies behind seq_len. */

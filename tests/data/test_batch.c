@@ -14,7 +14,7 @@ static mm_token_cache *open_cache(const char *name, const mm_tokenizer *with)
 {
     char *data = path_in(dir, name);
     char *folder = path_in(dir, "cache");
-    const mm_cache_options options = {.path = data, .dir = folder};
+    const mm_cache_options options = {.path = data, .dir = folder, .mask = MM_MASK_ALL};
     mm_token_cache *cache;
     CHECK_OK(mm_token_cache_open(&cache, &options, with, ok_err));
     mm_free(data);
