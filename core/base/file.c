@@ -137,17 +137,22 @@ mm_status mm_file_writer_open(mm_file_writer *writer, const char *path, mm_err *
     return MM_OK;
 }
 
-mm_status mm_file_writer_write(mm_file_writer *writer, const void *data, size_t bytes, mm_err *err)
+static mm_status write_all(int fd, const char *path, const void *data, size_t bytes, mm_err *err)
 {
     const char *next = data;
     while (bytes > 0) {
-        const ssize_t put = write(writer->fd, next, bytes);
+        const ssize_t put = write(fd, next, bytes);
         if (put < 0 && errno == EINTR) continue;
-        if (put < 0) return MM_FAIL_ERRNO(err, "%s: cannot write", writer->path);
+        if (put < 0) return MM_FAIL_ERRNO(err, "%s: cannot write", path);
         next += put;
         bytes -= (size_t)put;
     }
     return MM_OK;
+}
+
+mm_status mm_file_writer_write(mm_file_writer *writer, const void *data, size_t bytes, mm_err *err)
+{
+    return write_all(writer->fd, writer->path, data, bytes, err);
 }
 
 mm_status mm_file_writer_commit(mm_file_writer *writer, mm_err *err)
@@ -197,6 +202,39 @@ mm_status mm_file_write_atomic(const char *path, const void *data, size_t bytes,
 done:
     mm_file_writer_drop(&writer);
     return status;
+}
+
+mm_status mm_file_appender_open(mm_file_appender *appender, const char *path, uint64_t keep,
+                                mm_err *err)
+{
+    mm_status status = MM_OK;
+    *appender = (mm_file_appender){.fd = -1, .path = mm_strdup(path)};
+    if (!appender->path) return MM_FAIL(err, MM_ENOMEM, "%s: no memory", path);
+    appender->fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+    if (appender->fd < 0 || ftruncate(appender->fd, (off_t)keep) != 0) {
+        status = MM_FAIL_ERRNO(err, "%s: cannot open for writing", path);
+        goto done;
+    }
+    MM_GO(mm_dir_sync_of(path, err));
+done:
+    if (status != MM_OK) mm_file_appender_drop(appender);
+    return status;
+}
+
+mm_status mm_file_appender_add(mm_file_appender *appender, const void *data, size_t bytes,
+                               mm_err *err)
+{
+    MM_TRY(write_all(appender->fd, appender->path, data, bytes, err));
+    if (fsync(appender->fd) != 0) return MM_FAIL_ERRNO(err, "%s: cannot flush", appender->path);
+    return MM_OK;
+}
+
+void mm_file_appender_drop(mm_file_appender *appender)
+{
+    if (!appender || !appender->path) return;
+    if (appender->fd >= 0) close(appender->fd);
+    mm_free(appender->path);
+    *appender = (mm_file_appender){.fd = -1};
 }
 
 mm_status mm_file_map_open(mm_file_map *map, const char *path, mm_err *err)

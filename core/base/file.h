@@ -36,6 +36,21 @@ MM_NODISCARD mm_status mm_file_writer_write(mm_file_writer *writer, const void *
 MM_NODISCARD mm_status mm_file_writer_commit(mm_file_writer *writer, mm_err *err);
 void mm_file_writer_drop(mm_file_writer *writer);
 
+/* Appending: what has been flushed stays, so that a long piece of work can go on where it was
+ * killed. Opening makes the file or cuts it to its first `keep` bytes. Zero-initialise; drop is
+ * idempotent and does not flush. */
+typedef struct mm_file_appender {
+    int fd; /* valid while path is set */
+    char *path;
+} mm_file_appender;
+
+MM_NODISCARD mm_status mm_file_appender_open(mm_file_appender *appender, const char *path,
+                                             uint64_t keep, mm_err *err);
+/* Writes and flushes: after MM_OK the bytes survive a power cut. */
+MM_NODISCARD mm_status mm_file_appender_add(mm_file_appender *appender, const void *data,
+                                            size_t bytes, mm_err *err);
+void mm_file_appender_drop(mm_file_appender *appender);
+
 /* A read-only map of a whole file; data is NULL for an empty file. Zero-initialise; drop is
  * idempotent. */
 typedef struct mm_file_map {

@@ -145,6 +145,30 @@ static void test_out_of_memory_leaves_nothing(void **state)
     mm_free(path);
 }
 
+static void test_appender_goes_on_behind_what_is_kept(void **state)
+{
+    char *path = path_in(state, "appended");
+    mm_file_appender appender;
+    assert_int_equal(mm_file_appender_open(&appender, path, 0, NULL), MM_OK);
+    assert_int_equal(mm_file_appender_add(&appender, "one\nto", 6, NULL), MM_OK);
+    assert_int_equal(mm_file_appender_add(&appender, "rn", 2, NULL), MM_OK);
+    expect_content(path, "one\ntorn", 8);
+    mm_file_appender_drop(&appender);
+    mm_file_appender_drop(&appender);
+    assert_int_equal(mm_file_appender_open(&appender, path, 4, NULL), MM_OK);
+    assert_int_equal(mm_file_appender_add(&appender, "two\n", 4, NULL), MM_OK);
+    mm_file_appender_drop(&appender);
+    expect_content(path, "one\ntwo\n", 8);
+    mm_free(path);
+
+    char *missing = path_in(state, "nowhere/file");
+    mm_err err = {0};
+    assert_int_equal(mm_file_appender_open(&appender, missing, 0, &err), MM_ENOTFOUND);
+    check_message(&err, missing);
+    mm_file_appender_drop(&appender);
+    mm_free(missing);
+}
+
 static void test_writer_streams_and_drops(void **state)
 {
     char *path = path_in(state, "stream");
@@ -294,6 +318,7 @@ int main(void)
         TEST(test_failed_write_leaves_the_old_file),
         TEST(test_failed_rename_leaves_nothing),
         TEST(test_out_of_memory_leaves_nothing),
+        TEST(test_appender_goes_on_behind_what_is_kept),
         TEST(test_writer_streams_and_drops),
         TEST(test_map),
         TEST(test_dir_make),
