@@ -467,6 +467,10 @@ static mm_status read_tensor(sqlite3_stmt *s, mm_arena *arena, mm_sha256 *manife
                               .bytes = sqlite3_column_int64(s, 4),
                               .sha256 = digest};
     manifest_add(manifest, &row);
+    uint8_t *kept = mm_arena_alloc(arena, MM_SHA256_BYTES);
+    if (!kept) return MM_FAIL(err, MM_ENOMEM, "out of memory");
+    memcpy(kept, digest, MM_SHA256_BYTES);
+    blob->sha256 = kept;
     return MM_OK;
 }
 

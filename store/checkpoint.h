@@ -27,6 +27,7 @@ typedef struct mm_blob {
     int64_t shape[4];
     const void *data;
     size_t bytes;
+    const uint8_t *sha256; /* of an array that was read; equal arrays have equal ones */
     /* Its data never change: not copied by the saver (they must stay until it is waited for or
      * closed), and taken over by reference where mm_checkpoint_new.base_id has an array of the same
      * name, type and shape, which the caller knows to be equal. */
