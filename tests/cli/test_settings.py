@@ -184,7 +184,7 @@ class TestFrom(SettingsTest):
         self.run_mmrun("pretrain", "--data", data, *TINY, "--steps", 2, "--name", "a")
         for flag, value in (("--hidden", 32), ("--heads", 1), ("--vocab", 400), ("--layers", 2)):
             self.run_mmrun("pretrain", "--data", data, "--from", "a", flag, value, expect=2,
-                           err=f"{flag} {value}: the weights of --from a have ")
+                           err=rf"--from a@2 does not fit {flag} {value} \(it has ")
         self.assertEqual(self.value("SELECT count(*) FROM runs"), 1)
         self.run_mmrun("pretrain", "--data", data, "--from", "a", "--hidden", 16, "--steps", 2,
                        "--name", "b")
