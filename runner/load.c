@@ -62,17 +62,6 @@ mm_status mm_load_verify(mm_store *store, int64_t checkpoint_id, mm_err *err)
     return status;
 }
 
-mm_status mm_load_weights(mm_model *model, mm_store *store, int64_t checkpoint_id, mm_err *err)
-{
-    const mm_tensor *tensors = NULL;
-    const int32_t n = mm_model_tensors(model, &tensors);
-    MM_TRY(mm_load_verify(store, checkpoint_id, err));
-    for (int32_t i = 0; i < n; i++)
-        MM_TRY(mm_checkpoint_read(store, checkpoint_id, tensors[i].name, tensors[i].data,
-                                  (size_t)tensors[i].count * sizeof(float), err));
-    return MM_OK;
-}
-
 static mm_status load_parts(mm_loaded *out, mm_store *store, const char *reference, mm_err *err)
 {
     mm_run_ref ref;
@@ -85,13 +74,13 @@ static mm_status load_parts(mm_loaded *out, mm_store *store, const char *referen
     const char *hash = mm_param_find(params, n_params, "tokenizer_hash");
     if (!hash)
         return MM_FAIL(err, MM_ENOTFOUND, "run '%s' has no tokenizer on record", out->run.name);
-    MM_TRY(mm_config_new(&out->config, "pretrain", err));
+    MM_TRY(mm_config_new(&out->config, out->run.stage, err));
     MM_TRY(mm_config_from_params(out->config, params, n_params, NULL, err));
     MM_TRY(mm_load_tokenizer(&out->tokenizer, store, hash, err));
     mm_model_config shape;
     MM_TRY(mm_config_model(out->config, mm_tokenizer_vocab(out->tokenizer), &shape, err));
     MM_TRY(mm_model_new(&out->model, &shape, MM_F32, err));
-    return mm_load_weights(out->model, store, out->checkpoint.id, err);
+    return mm_load_weights(out->model, store, &out->checkpoint, err);
 }
 
 mm_status mm_load_run(mm_loaded *out, mm_store *store, const char *reference, mm_err *err)

@@ -1,5 +1,6 @@
 /* From a reference (RUN, RUN@STEP, RUN@best) to a model with its tokenizer in memory; and the way
- * back, tensors and tokenizer as the store takes them. */
+ * back, tensors and tokenizer as the store takes them. A run that trained adapters is a model with
+ * adapters. */
 #ifndef MM_RUNNER_LOAD_H
 #define MM_RUNNER_LOAD_H
 
@@ -40,8 +41,8 @@ MM_NODISCARD mm_status mm_load_verify(mm_store *store, int64_t checkpoint_id, mm
 /* Fills the model from a checkpoint. Adapters of the checkpoint come into a model without adapters
  * merged into the weights; adapters of a model that the checkpoint lacks stay as they are. A tensor
  * of the base that the checkpoint lacks, or adapters of another form, are errors. */
-MM_NODISCARD mm_status mm_load_weights(mm_model *model, mm_store *store, int64_t checkpoint_id,
-                                       mm_err *err);
+MM_NODISCARD mm_status mm_load_weights(mm_model *model, mm_store *store,
+                                       const mm_checkpoint_info *checkpoint, mm_err *err);
 /* Merges the adapters of another run (`--lora RUN`) into the weights of a loaded one; several
  * follow one another. Another shape, another tokenizer or another base are refused with the list of
  * the differences; `any_base` allows the last. */

@@ -214,7 +214,7 @@ static mm_status start_fresh(session *s, mm_err *err)
         .run_id = s->run.parent_id, .at = MM_AT_STEP, .step = s->run.parent_step, .has_at = true};
     mm_checkpoint_info info;
     MM_TRY(mm_store_resolve_checkpoint(s->store, &ref, &s->arena, &info, err));
-    return mm_load_weights(s->model, s->store, info.id, err);
+    return mm_load_weights(s->model, s->store, &info, err);
 }
 
 // The newest checkpoint that verifies; a damaged one is reported and the one before it taken.

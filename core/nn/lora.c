@@ -100,7 +100,7 @@ void mm_lora_targets_text(uint32_t targets, mm_str *out)
 /* ---- the merge --------------------------------------------------------------------------------
  */
 
-/* One adapter and the weight it belongs to. */
+/* A weight and its adapter. */
 typedef struct adapter {
     const mm_tensor *weight; /* (n_out, n_in) */
     const mm_tensor *a;      /* (rank, n_in) */
@@ -122,17 +122,13 @@ static bool find_adapter(const mm_model *model, const char *name, adapter *out)
     return out->a != NULL;
 }
 
-// to = W + scale B A, where `to` may be W itself.
-static void add_product(const adapter *part, float scale, float *to)
+void mm_lora_add(float *w, mm_lora_dims dims, const float *a, const float *b, int64_t rank,
+                 double scale)
 {
     enum { COLUMNS = 256 };
     float sums[COLUMNS];
-    const int64_t n_in = part->weight->shape[1];
-    const int64_t rank = part->a->shape[0];
-    const float *w = part->weight->data;
-    const float *a = part->a->data;
-    const float *b = part->b->data;
-    for (int64_t i = 0; i < part->weight->shape[0]; i++) {
+    const int64_t n_in = dims.n_in;
+    for (int64_t i = 0; i < dims.n_out; i++) {
         for (int64_t first = 0; first < n_in; first += COLUMNS) {
             const int64_t n = n_in - first < COLUMNS ? n_in - first : COLUMNS;
             memset(sums, 0, sizeof sums);
@@ -142,28 +138,27 @@ static void add_product(const adapter *part, float scale, float *to)
                 for (int64_t j = 0; j < n; j++)
                     sums[j] += factor * row[j];
             }
-            const int64_t at = i * n_in + first;
             for (int64_t j = 0; j < n; j++)
-                to[at + j] = w[at + j] + scale * sums[j];
+                w[i * n_in + first + j] += (float)scale * sums[j];
         }
     }
 }
 
-static float scale_of(const mm_model *model)
+static void add_adapter(const mm_model *model, const adapter *part, float *w)
 {
     const mm_model_config *config = mm_model_config_of(model);
-    return (float)(config->lora_alpha / config->lora_rank);
+    const mm_lora_dims dims = {.n_in = part->weight->shape[1], .n_out = part->weight->shape[0]};
+    mm_lora_add(w, dims, part->a->data, part->b->data, config->lora_rank,
+                config->lora_alpha / config->lora_rank);
 }
 
 void mm_lora_merged(const mm_model *model, const char *name, float *out)
 {
     adapter part;
     MM_ASSERT(mm_model_dtype(model) == MM_F32);
-    if (find_adapter(model, name, &part)) {
-        add_product(&part, scale_of(model), out);
-    } else {
-        memcpy(out, part.weight->data, (size_t)part.weight->count * sizeof *out);
-    }
+    const bool has_adapter = find_adapter(model, name, &part);
+    memcpy(out, part.weight->data, (size_t)part.weight->count * sizeof *out);
+    if (has_adapter) add_adapter(model, &part, out);
 }
 
 void mm_lora_merge(mm_model *model)
@@ -174,7 +169,7 @@ void mm_lora_merge(mm_model *model)
     for (int32_t i = 0; i < n && !mm_lora_is_adapter(tensors[i].name); i++) {
         adapter part;
         if (!find_adapter(model, tensors[i].name, &part)) continue;
-        add_product(&part, scale_of(model), tensors[i].data);
+        add_adapter(model, &part, tensors[i].data);
         memset(part.b->data, 0, (size_t)part.b->count * sizeof(float));
     }
 }

@@ -47,6 +47,10 @@ MM_NODISCARD mm_status mm_lora_targets_parse(const char *text, uint32_t *targets
 /* Appends "q_proj+o_proj", or "all". */
 void mm_lora_targets_text(uint32_t targets, mm_str *out);
 
+/* w (n_out, n_in) += scale b a, with a (rank, n_in) and b (n_out, rank): an adapter from
+ * elsewhere. */
+void mm_lora_add(float *w, mm_lora_dims dims, const float *a, const float *b, int64_t rank,
+                 double scale);
 /* out (n_out, n_in) = W + (alpha / rank) B A of the weight `name`, W alone where it has no adapter.
  * Of fp32 models, both. */
 void mm_lora_merged(const mm_model *model, const char *name, float *out);
