@@ -5,6 +5,7 @@
 #include "core/base/utf8.h"
 #include "core/base/width.h"
 #include "runner/commands.h"
+#include "runner/show_family.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -27,7 +28,7 @@ enum {
 typedef struct record {
     mm_arena arena;
     mm_run_info run;
-    mm_run_info parent; /* id 0: none */
+    mm_family family;
     mm_param *params;
     size_t n_params;
     mm_series_info *series;
@@ -40,6 +41,8 @@ typedef struct record {
     size_t n_datasets;
     mm_generation_row *generations;
     size_t n_generations;
+    mm_result *results;
+    size_t n_results;
     mm_attempt *attempts;
     size_t n_attempts;
     mm_event *events;
@@ -52,16 +55,14 @@ static mm_status read_record(mm_store *store, int64_t id, record *r, mm_err *err
 {
     mm_arena *arena = &r->arena;
     MM_TRY(mm_store_run(store, id, arena, &r->run, err));
-    // The parent may have been deleted with --force; the run's own record stays complete.
-    if (r->run.parent_id > 0 &&
-        mm_store_run(store, r->run.parent_id, arena, &r->parent, NULL) != MM_OK)
-        r->parent = (mm_run_info){0};
+    MM_TRY(mm_store_family(store, &id, 1, true, arena, &r->family, err));
     MM_TRY(mm_store_params(store, id, arena, &r->params, &r->n_params, err));
     MM_TRY(mm_store_series(store, id, arena, &r->series, &r->n_series, err));
     MM_TRY(mm_store_curve(store, id, "loss", SPARK_BUCKETS, arena, &r->curve, &r->n_curve, err));
     MM_TRY(mm_checkpoint_list(store, id, arena, &r->checkpoints, &r->n_checkpoints, err));
     MM_TRY(mm_store_datasets(store, id, arena, &r->datasets, &r->n_datasets, err));
     MM_TRY(mm_store_generations(store, id, arena, &r->generations, &r->n_generations, err));
+    MM_TRY(mm_store_results(store, id, arena, &r->results, &r->n_results, err));
     MM_TRY(mm_store_attempts(store, id, arena, &r->attempts, &r->n_attempts, err));
     MM_TRY(mm_store_events(store, id, arena, &r->events, &r->n_events, err));
     return mm_store_environment(store, id, arena, &r->env, &r->n_env, err);
@@ -106,12 +107,13 @@ static json_t *checkpoints_json(const record *r)
         const mm_checkpoint_info *c = &r->checkpoints[i];
         json_array_append_new(
             list,
-            json_pack("{s:I, s:I, s:o, s:I, s:I, s:o, s:o, s:o, s:b, s:b}", "id", (json_int_t)c->id,
-                      "step", (json_int_t)c->step, "kind", mm_json_of_text(c->kind), "raw_bytes",
-                      (json_int_t)c->raw_bytes, "stored_bytes", (json_int_t)c->stored_bytes,
-                      "sha256", mm_json_of_text(c->sha256), "created_at",
-                      mm_json_of_time(c->created_ms), "val_loss", mm_json_of_real(c->val_loss),
-                      "is_best", (int)c->is_best, "is_final", (int)c->is_final));
+            json_pack("{s:I, s:I, s:o, s:I, s:I, s:o, s:o, s:o, s:b, s:b, s:I}", "id",
+                      (json_int_t)c->id, "step", (json_int_t)c->step, "kind",
+                      mm_json_of_text(c->kind), "raw_bytes", (json_int_t)c->raw_bytes,
+                      "stored_bytes", (json_int_t)c->stored_bytes, "sha256",
+                      mm_json_of_text(c->sha256), "created_at", mm_json_of_time(c->created_ms),
+                      "val_loss", mm_json_of_real(c->val_loss), "is_best", (int)c->is_best,
+                      "is_final", (int)c->is_final, "own_bytes", (json_int_t)c->own_bytes));
     }
     return list;
 }
@@ -136,10 +138,31 @@ static json_t *generations_json(const record *r)
     for (size_t i = 0; i < r->n_generations; i++) {
         const mm_generation_row *g = &r->generations[i];
         json_array_append_new(
-            list, json_pack("{s:I, s:i, s:o, s:o, s:I, s:o}", "step", (json_int_t)g->step,
-                            "prompt_idx", (int)g->prompt_idx, "prompt", mm_json_of_text(g->prompt),
-                            "text", mm_json_of_text(g->text), "tokens", (json_int_t)g->tokens,
-                            "finish_reason", mm_json_of_text(g->finish_reason)));
+            list,
+            json_pack("{s:I, s:i, s:o, s:o, s:I, s:o, s:o, s:o, s:o}", "step", (json_int_t)g->step,
+                      "prompt_idx", (int)g->prompt_idx, "prompt", mm_json_of_text(g->prompt),
+                      "text", mm_json_of_text(g->text), "tokens", (json_int_t)g->tokens,
+                      "finish_reason", mm_json_of_text(g->finish_reason), "task",
+                      mm_json_of_text(g->task), "expected", mm_json_of_text(g->expected),
+                      "is_correct", g->is_correct < 0 ? json_null() : json_boolean(g->is_correct)));
+    }
+    return list;
+}
+
+static json_t *results_json(const record *r)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < r->n_results; i++) {
+        const mm_result *e = &r->results[i];
+        json_array_append_new(
+            list, json_pack("{s:I, s:o, s:o, s:o, s:o, s:o, s:I, s:o, s:o, s:o}", "step",
+                            (json_int_t)e->step, "task", mm_json_of_text(e->task), "metric",
+                            mm_json_of_text(e->metric), "value", mm_json_of_real(e->value), "low",
+                            mm_json_of_real(e->low), "high", mm_json_of_real(e->high), "n",
+                            (json_int_t)e->n, "correct",
+                            e->correct < 0 ? json_null() : json_integer(e->correct), "data_sha256",
+                            mm_json_of_text(e->data_sha256), "created_at",
+                            mm_json_of_time(e->created_ms)));
     }
     return list;
 }
@@ -181,6 +204,8 @@ static void print_json(const record *r, bool only_config)
         json_object_set_new(object, "checkpoints", checkpoints_json(r));
         json_object_set_new(object, "datasets", datasets_json(r));
         json_object_set_new(object, "generations", generations_json(r));
+        json_object_set_new(object, "results", results_json(r));
+        json_object_set_new(object, "lineage", mm_family_json(&r->family));
         json_object_set_new(object, "attempts", attempts_json(r));
         json_object_set_new(object, "events", events_json(r));
         json_t *env = json_object();
@@ -367,14 +392,14 @@ static mm_status print_metrics(const mm_context *context, const record *r, mm_er
 
 static mm_status print_checkpoints(const mm_context *context, const record *r, mm_err *err)
 {
-    static const char *const HEADERS[] = {"STEP",   "KIND",    "VAL LOSS", "SIZE",
-                                          "STORED", "CREATED", ""};
+    static const char *const HEADERS[] = {"STEP",   "KIND", "VAL LOSS", "SIZE",
+                                          "STORED", "OWN",  "CREATED",  ""};
     if (r->n_checkpoints == 0) return MM_OK;
     heading(context, "Checkpoints");
     mm_table *table = NULL;
-    MM_TRY(mm_table_new(&table, HEADERS, 7, err));
+    MM_TRY(mm_table_new(&table, HEADERS, 8, err));
     mm_table_indent(table, 2);
-    mm_table_drops(table, 5, 1);
+    mm_table_drops(table, 6, 1);
     for (size_t i = 0; i < r->n_checkpoints; i++) {
         const mm_checkpoint_info *c = &r->checkpoints[i];
         char text[MM_TIME_ISO_BYTES];
@@ -386,6 +411,8 @@ static mm_status print_checkpoints(const mm_context *context, const record *r, m
         mm_bytes_text((double)c->raw_bytes, number);
         mm_table_cell(table, "%s", number);
         mm_bytes_text((double)c->stored_bytes, number);
+        mm_table_cell(table, "%s", number);
+        mm_bytes_text((double)c->own_bytes, number);
         mm_table_cell(table, "%s", number);
         mm_time_iso(c->created_ms, text);
         mm_table_cell(table, "%s", text);
@@ -458,6 +485,11 @@ static void print_generations(const mm_context *context, const record *r, bool i
         else
             print_line_of(context, g->prompt);
         mm_out_color(context, MM_COLOR_NONE);
+        if (g->is_correct >= 0) {
+            mm_out_color(context, g->is_correct ? MM_COLOR_GREEN : MM_COLOR_RED);
+            mm_out("  %s", g->is_correct ? "right" : "wrong");
+            mm_out_color(context, MM_COLOR_NONE);
+        }
         mm_out("\n    ");
         if (is_all)
             mm_out("%s", g->text ? g->text : "");
@@ -519,7 +551,54 @@ static bool has_full_checkpoint(const record *r)
     return false;
 }
 
+static mm_status print_results(const mm_context *context, const record *r, mm_err *err)
+{
+    static const char *const HEADERS[] = {"TASK", "METRIC", "STEP", "VALUE", "95 %", "OF"};
+    if (r->n_results == 0) return MM_OK;
+    heading(context, "Results");
+    mm_table *table = NULL;
+    MM_TRY(mm_table_new(&table, HEADERS, 6, err));
+    mm_table_indent(table, 2);
+    for (size_t i = 0; i < r->n_results; i++) {
+        const mm_result *e = &r->results[i];
+        char number[MM_NUMBER_BYTES];
+        mm_table_cell(table, "%s", e->task);
+        mm_table_cell(table, "%s", e->metric);
+        mm_table_cell(table, "%lld", (long long)e->step);
+        mm_real_text(e->value, number);
+        if (e->correct >= 0)
+            mm_table_cell(table, "%.1f %%", 100 * e->value);
+        else
+            mm_table_cell(table, "%s", number);
+        if (isfinite(e->low) && isfinite(e->high))
+            mm_table_cell(table, "%.1f to %.1f %%", 100 * e->low, 100 * e->high);
+        else
+            mm_table_cell(table, "-");
+        if (e->correct >= 0)
+            mm_table_cell(table, "%lld/%lld", (long long)e->correct, (long long)e->n);
+        else
+            mm_table_cell(table, "%lld", (long long)e->n);
+    }
+    mm_table_print(table, context);
+    return MM_OK;
+}
+
+// The tree, where there is more to it than this run and its files, which stand under Data.
 static void print_lineage(const mm_context *context, const record *r)
+{
+    if (r->family.count < 2) return;
+    heading(context, "Lineage");
+    mm_show_family(context, &r->family);
+}
+
+static bool has_parent(const record *r)
+{
+    for (size_t i = 0; i < r->family.count; i++)
+        if (r->family.runs[i].info.id == r->run.parent_id) return true;
+    return false;
+}
+
+static void print_origin(const mm_context *context, const record *r)
 {
     const mm_run_info *run = &r->run;
     heading(context, "Origin");
@@ -528,9 +607,8 @@ static void print_lineage(const mm_context *context, const record *r)
     mm_out("  created %s%s%s by mmrun %s%s%s\n", time, run->host ? " on " : "",
            run->host ? run->host : "", run->version ? run->version : "?",
            run->git_commit ? ", commit " : "", run->git_commit ? run->git_commit : "");
-    if (run->parent_id > 0) {
-        mm_out("  started from %s (run %lld)", r->parent.id > 0 ? r->parent.name : "a deleted run",
-               (long long)run->parent_id);
+    if (run->parent_id > 0 && !has_parent(r)) {
+        mm_out("  started from a deleted run (%lld)", (long long)run->parent_id);
         if (run->parent_step >= 0) mm_out(" at step %lld", (long long)run->parent_step);
         mm_out("\n");
     }
@@ -555,10 +633,12 @@ static mm_status print_text(const mm_context *context, const record *r, bool is_
     MM_TRY(print_config(context, r, !is_all, err));
     MM_TRY(print_checkpoints(context, r, err));
     MM_TRY(print_datasets(context, r, err));
+    MM_TRY(print_results(context, r, err));
     print_generations(context, r, is_all);
     print_events(context, r, is_all);
     MM_TRY(print_environment(context, r, err));
     print_lineage(context, r);
+    print_origin(context, r);
     return MM_OK;
 }
 

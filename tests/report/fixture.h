@@ -11,6 +11,10 @@ enum { FIXTURE_RUNS = 8 };
 mm_status fixture_demo(const char *path, int64_t runs[FIXTURE_RUNS], int64_t *sweep_id,
                        mm_err *err);
 
+/* A family: pretrain, sft, lora, two dpo and distill, with checkpoints, answers, results. */
+enum { FIXTURE_STAGES = 6 };
+mm_status fixture_stages(const char *path, int64_t runs[FIXTURE_STAGES], mm_err *err);
+
 /* n_runs finished runs of n_steps steps with n_metrics metrics each. */
 mm_status fixture_bulk(const char *path, size_t n_runs, int64_t n_steps, size_t n_metrics,
                        int64_t *runs, mm_err *err);

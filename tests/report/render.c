@@ -1,7 +1,8 @@
 /* Writes a database and its report for tests in other languages and for looking at.
  *
- * report_render demo|hostile|bulk FOLDER: FOLDER/runs.db, FOLDER/report.html (every run) and, for
- * the demo, FOLDER/pair.html (two runs) and FOLDER/one.html. For hostile also FOLDER/payloads.json.
+ * report_render demo|stages|hostile|bulk FOLDER: FOLDER/runs.db, FOLDER/report.html (every run)
+ * and, for the demo, FOLDER/pair.html (two runs) and FOLDER/one.html. For hostile also
+ * FOLDER/payloads.json.
  */
 #include "core/base/clock.h"
 #include "core/base/file.h"
@@ -62,6 +63,9 @@ static mm_status render(const char *what, const char *folder, mm_err *err)
         n_runs = 2;
         MM_GO(fixture_hostile(path, runs, &sweep_id, err));
         MM_GO(write_payloads(folder, err));
+    } else if (strcmp(what, "stages") == 0) {
+        n_runs = FIXTURE_STAGES;
+        MM_GO(fixture_stages(path, runs, err));
     } else {
         MM_GO(fixture_demo(path, runs, &sweep_id, err));
     }
@@ -91,7 +95,7 @@ done:
 int main(int argc, char **argv)
 {
     if (argc != 3) {
-        fprintf(stderr, "usage: report_render demo|hostile|bulk FOLDER\n");
+        fprintf(stderr, "usage: report_render demo|stages|hostile|bulk FOLDER\n");
         return 2;
     }
     mm_err err = {0};
