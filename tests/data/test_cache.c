@@ -145,6 +145,168 @@ static mm_tokenizer *wide_tokenizer(void)
     return wide;
 }
 
+// One rendering beside the conversation encoded by itself.
+static void check_rendering(const mm_token_cache *cache, mm_cached which,
+                            const mm_conversation *chat, mm_mask_kind mask)
+{
+    const mm_chat_options options = {.drop_empty_think = which.has_no_empty_think, .mask = mask};
+    mm_ids ids = {0};
+    mm_str learned = {0};
+    CHECK_OK(mm_chat_encode(tokenizer, chat, &options, &ids, &learned, ok_err));
+    assert_int_equal(mm_token_cache_length(cache, which), ids.count);
+    int32_t *found = mm_alloc(ids.count * sizeof *found);
+    uint8_t *flags = mm_alloc(ids.count);
+    int64_t n_learned = 0;
+    int64_t first = (int64_t)ids.count;
+    assert_true(found && flags);
+    mm_token_cache_copy(cache, which, 0, (int32_t)ids.count, found, flags);
+    assert_memory_equal(found, ids.data, ids.count * sizeof *found);
+    assert_memory_equal(flags, learned.data, ids.count);
+    for (int64_t i = (int64_t)ids.count - 1; i >= 0; i--) {
+        n_learned += flags[i];
+        if (flags[i]) first = i;
+    }
+    assert_int_equal(mm_token_cache_n_learned(cache, which), n_learned);
+    assert_int_equal(mm_token_cache_first_learned(cache, which), first);
+    mm_free(found);
+    mm_free(flags);
+    mm_ids_drop(&ids);
+    mm_str_drop(&learned);
+}
+
+static void check_renderings(const places *where, const mm_tokenizer *with, mm_mask_kind mask,
+                             bool pairs)
+{
+    const mm_cache_options options = {
+        .path = where->data, .dir = where->cache, .mask = mask, .pairs = pairs, .threads = 2};
+    mm_token_cache *cache;
+    mm_row_reader *reader;
+    const mm_row *row;
+    int64_t n = 0;
+    int64_t tokens = 0;
+    CHECK_OK(mm_token_cache_open(&cache, &options, with, ok_err));
+    CHECK_OK(mm_row_reader_open(&reader, where->data, MM_ROWS_AUTO, ok_err));
+    for (;; n++) {
+        CHECK_OK(mm_row_reader_next(reader, &row, ok_err));
+        if (!row) break;
+        for (int k = 0; k < (pairs ? 4 : 2); k++) {
+            const mm_cached which = {
+                .row = n, .is_rejected = k / 2 == 1, .has_no_empty_think = k % 2 == 1};
+            check_rendering(cache, which, k < 2 ? &row->chat : &row->rejected, mask);
+            if (k % 2 == 0) tokens += mm_token_cache_length(cache, which);
+        }
+        const bool is_system = strcmp(row->chat.messages[0].role, "system") == 0;
+        assert_int_equal(mm_token_cache_has_system(cache, n), is_system || row->chat.tools);
+    }
+    const mm_cache_info *info = mm_token_cache_info(cache);
+    assert_int_equal(info->documents, n);
+    assert_int_equal(info->tokens, tokens);
+    assert_int_equal(info->mask, mask);
+    assert_int_equal(info->pairs, pairs);
+    mm_row_reader_close(reader);
+    mm_token_cache_close(cache);
+}
+
+#define TURN(role, content) "{\"role\":\"" role "\",\"content\":\"" content "\"}"
+
+static void test_every_rendering_is_as_encoded_alone(void **state)
+{
+    static const char ROWS[] = "{\"messages\":[" TURN("user", "U") "," TURN(
+        "assistant",
+        "   A") "]}\n"
+                "{\"messages\":[" TURN("system", "S") "," TURN("user", "U") "," TURN("assistant", "A") "," TURN("user", "V") "," TURN(
+                    "assistant",
+                    "<think>R</think>B") "]}\n"
+                                         "{\"messages\":[" TURN(
+                                             "assistant",
+                                             "<think>R</think>A") "],\"tools\":[{\"name\":\"f\"}]}"
+                                                                  "\n"
+                                                                  "{\"messages\":[" TURN(
+                                                                      "assistant",
+                                                                      "A") "," TURN("assistant",
+                                                                                    "") "]}\n"
+                                                                                        "{\"message"
+                                                                                        "s\":"
+                                                                                        "[" TURN(
+                                                                                            "user",
+                                                                                            "no "
+                                                                                            "answe"
+                                                                                            "r") "]"
+                                                                                                 "}"
+                                                                                                 "\n";
+    static const char PAIRS[] =
+        "{\"chosen\":[" TURN("user", "U") "," TURN("assistant", "A") "],\"rejected\":[" TURN("user", "U") "," TURN(
+            "assistant",
+            "<think>R</think>B") "]}\n"
+                                 "{\"chosen\":[" TURN("user", "U") "," TURN(
+                                     "assistant",
+                                     "<think>R<"
+                                     "/think>A") "],\"rejected\":[" TURN("user",
+                                                                         "U") "," TURN("assistant",
+                                                                                       "  longer") "]}\n"
+                                                                                                   "{\"chosen\":[" TURN("system", "S") "," TURN("user", "U") "," TURN(
+                                                                                                       "assistant",
+                                                                                                       "A") "],"
+                                                                                                            "\"rejected\""
+                                                                                                            ":[" TURN(
+                                                                                                                "sy"
+                                                                                                                "st"
+                                                                                                                "e"
+                                                                                                                "m",
+                                                                                                                "S") "," TURN("user",
+                                                                                                                              "U") "," TURN("assistant",
+                                                                                                                                            "A") "]}\n";
+    places where = places_in(*state, "t.jsonl");
+    mm_tokenizer *wide = wide_tokenizer();
+    for (int mask = MM_MASK_ANSWERS; mask <= MM_MASK_ALL; mask++) {
+        write_text(where.data, ROWS);
+        check_renderings(&where, tokenizer, (mm_mask_kind)mask, false);
+        check_renderings(&where, wide, (mm_mask_kind)mask, false);
+        write_text(where.data, PAIRS);
+        check_renderings(&where, tokenizer, (mm_mask_kind)mask, true);
+    }
+    mm_tokenizer_free(wide);
+    places_drop(&where);
+}
+
+static void test_pairs_and_other_rows_are_told_apart(void **state)
+{
+    static const char PAIR[] = "{\"prompt\":\"U\",\"chosen\":\"A\",\"rejected\":\"B\"}\n";
+    static const char CHAT[] = "{\"messages\":[" TURN("assistant", "A") "]}\n";
+    const struct {
+        const char *content;
+        bool pairs;
+        const char *message;
+    } CASES[] = {{PAIR, false, "t.jsonl:1: a preference row (chosen and rejected); `mmrun dpo`"},
+                 {CHAT, true, "t.jsonl:1: a row without chosen and rejected; `mmrun dpo`"},
+                 {"{\"text\":\"t\"}\n", true, "`mmrun pretrain` from rows like this"}};
+    places where = places_in(*state, "t.jsonl");
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        mm_cache_options options = {.path = where.data, .dir = where.cache};
+        mm_token_cache *cache;
+        mm_err err = {0};
+        write_text(where.data, CASES[i].content);
+        // A cache of the right kind does not help the wrong one.
+        options.pairs = !CASES[i].pairs;
+        CHECK_OK(mm_token_cache_open(&cache, &options, tokenizer, ok_err));
+        mm_token_cache_close(cache);
+        options.pairs = CASES[i].pairs;
+        assert_int_equal(mm_token_cache_open(&cache, &options, tokenizer, &err), MM_EFORMAT);
+        check_message(&err, CASES[i].message);
+    }
+    // Texts are learned as a whole, so one cache serves every mask.
+    write_text(where.data, "{\"text\":\"t\"}\n");
+    for (int mask = MM_MASK_ANSWERS; mask <= MM_MASK_ALL; mask++) {
+        const mm_cache_options options = {
+            .path = where.data, .dir = where.cache, .mask = (mm_mask_kind)mask};
+        mm_token_cache *cache;
+        CHECK_OK(mm_token_cache_open(&cache, &options, tokenizer, ok_err));
+        assert_int_equal(mm_token_cache_info(cache)->was_built, false);
+        mm_token_cache_close(cache);
+    }
+    places_drop(&where);
+}
+
 static void test_large_vocabularies_take_four_bytes(void **state)
 {
     places where = places_in(*state, "t.jsonl");
@@ -522,6 +684,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_document_is_bos_text_eos),
         cmocka_unit_test(test_a_conversation_is_what_the_template_renders),
+        cmocka_unit_test(test_every_rendering_is_as_encoded_alone),
+        cmocka_unit_test(test_pairs_and_other_rows_are_told_apart),
         cmocka_unit_test(test_large_vocabularies_take_four_bytes),
         cmocka_unit_test(test_damage_is_found_and_the_cache_built_anew),
         cmocka_unit_test(test_changed_data_gets_another_cache),
