@@ -31,7 +31,7 @@ const mm_option mm_resume_options[] = {
     {0},
 };
 
-static void say_plan(const mm_context *context, const mm_train_plan *plan)
+static void say_plan(const mm_context *context, const mm_config *config, const mm_train_plan *plan)
 {
     char params[24];
     char tokens[24];
@@ -41,6 +41,14 @@ static void say_plan(const mm_context *context, const mm_train_plan *plan)
     mm_count_text((double)plan->tokens, tokens);
     mm_bytes_text((double)plan->memory_bytes, memory);
     mm_duration_text(plan->seconds, time);
+    if (plan->shape.lora_rank > 0) {
+        char trained[24];
+        const int64_t n = mm_model_config_trainable(&plan->shape);
+        mm_count_text((double)n, trained);
+        mm_say(context, "Adapters of rank %d on %s: %s parameters are trained, %.2g %% of all.",
+               plan->shape.lora_rank, mm_config_text(config, "lora_targets"), trained,
+               100.0 * (double)n / (double)plan->params);
+    }
     mm_say(context,
            "%s parameters, %" PRId64 " steps, about %s tokens, %s of memory%s%s%s, %s on %s.",
            params, plan->steps, tokens, memory, isfinite(plan->seconds) ? ", about " : "",
@@ -224,7 +232,7 @@ static mm_status train_stage(const mm_context *context, const mm_args *args, con
     MM_GO(mm_corpus_say_left_out(&corpus, context, config, err));
     // What is over in a moment needs no estimate, and is not held up by one.
     if (plan.flops > LONG_FLOPS) plan.seconds = plan.flops / mm_train_plan_rate(config, plan.dtype);
-    say_plan(context, &plan);
+    say_plan(context, config, &plan);
     if (is_dry)
         MM_GO(print_config(context, config, &plan, err));
     else

@@ -192,11 +192,17 @@ void mm_help_command(const mm_context *context, const mm_command *command)
     const char *stage = command->config_stage;
     if (stage && mm_config_new(&defaults, *stage ? stage : "pretrain", NULL) != MM_OK)
         defaults = NULL;
+    // What is only accepted stands behind what does something.
+    bool has_idle = false;
     for (size_t t = 0; t < n; t++)
         for (size_t i = 0; tables[t][i].name; i++) {
             const char *group = group_of(&tables[t][i]);
-            if (!is_group_done(tables, t, i, group)) out_group(context, tables, n, group, defaults);
+            const bool is_idle = group == mm_without_effect;
+            has_idle |= is_idle;
+            if (!is_idle && !is_group_done(tables, t, i, group))
+                out_group(context, tables, n, group, defaults);
         }
+    if (has_idle) out_group(context, tables, n, mm_without_effect, NULL);
     mm_config_free(defaults);
     out_heading(context, "Everywhere");
     for (const mm_option *option = mm_global_options; option->name; option++)
@@ -231,9 +237,10 @@ void mm_help_overview(const mm_context *context)
     static const char *const LINES[][2] = {
         {"mmrun demo", "the whole pipeline on self-made data, offline, in two minutes"},
         {"mmrun pretrain --data FILE", "train a model from scratch on your text"},
+        {"mmrun sft --from last", "teach it to answer; then `lora`, `dpo`, `distill`"},
         {"mmrun sweep --hidden 64,96", "try several settings and compare them"},
         {"mmrun runs", "what was trained; `show`, `compare` and `report` look closer"},
-        {"mmrun generate last \"Once\"", "let the newest model write"},
+        {"mmrun generate last \"Once\"", "let the newest model write; `chat` talks with it"},
         {"mmrun doctor", "check this machine"},
         {"mmrun help", "all commands"},
     };
