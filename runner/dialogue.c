@@ -1,4 +1,4 @@
-/* Ids of a dialogue. The template is rendered again for every number of turns that is tried: what
+/* Ids of prompts. The template is rendered again for every number of turns that is tried: what
  * fits is found by halving. */
 #include "runner/dialogue.h"
 
@@ -116,4 +116,23 @@ mm_status mm_dialogue_ids(const mm_tokenizer *tokenizer, const mm_conversation *
 done:
     mm_free(d.messages);
     return status;
+}
+
+mm_status mm_text_ids(const mm_tokenizer *tokenizer, const char *text, int32_t max_tokens,
+                      mm_ids *ids, bool *is_cut, mm_err *err)
+{
+    const size_t begin = ids->count;
+    const size_t most = (size_t)max_tokens;
+    const int32_t bos = mm_tokenizer_bos(tokenizer);
+    MM_ASSERT(max_tokens > 0);
+    if (bos >= 0) MM_TRY(mm_ids_add(ids, bos, err));
+    MM_TRY(mm_tokenizer_encode(tokenizer, text, strlen(text), MM_ADDED_AS_TEXT, ids, err));
+    const size_t count = ids->count - begin;
+    if (count == 0)
+        return MM_FAIL(err, MM_EUSAGE, "the prompt is empty and the tokenizer has no begin token");
+    const size_t skip = count > most ? count - most : 0;
+    memmove(ids->data + begin, ids->data + begin + skip, (count - skip) * sizeof *ids->data);
+    ids->count -= skip;
+    if (is_cut) *is_cut = skip > 0;
+    return MM_OK;
 }

@@ -1,5 +1,5 @@
-/* Prompts that are conversations: ids of a whole dialogue up to the opening of its next answer,
- * shortened to what the model takes, and the text of that answer. */
+/* Ids of prompts, shortened to what a model takes: of a whole dialogue up to the opening of its
+ * next answer, or of text to be continued. */
 #ifndef MM_RUNNER_DIALOGUE_H
 #define MM_RUNNER_DIALOGUE_H
 
@@ -15,5 +15,9 @@ MM_NODISCARD mm_status mm_dialogue_ids(const mm_tokenizer *tokenizer,
                                        const mm_conversation *conversation,
                                        const mm_chat_options *options, int32_t max_tokens,
                                        mm_ids *ids, int32_t *dropped, mm_err *err);
+/* Appends the ids of text that is to be continued: [bos] + text, of which the last max_tokens stay;
+ * *is_cut (may be NULL) tells whether any went. Nothing at all is MM_EUSAGE. */
+MM_NODISCARD mm_status mm_text_ids(const mm_tokenizer *tokenizer, const char *text,
+                                   int32_t max_tokens, mm_ids *ids, bool *is_cut, mm_err *err);
 
 #endif
