@@ -118,6 +118,8 @@ void mm_generator_reload(mm_generator *generator)
 
 void mm_generator_reset(mm_generator *generator) { reset_row(&generator->rows[0]); }
 
+int32_t mm_generator_rows(const mm_generator *generator) { return generator->n_rows; }
+
 int32_t mm_generator_tokens(const mm_generator *generator) { return generator->rows[0].n_tokens; }
 
 static mm_status check_ids(const mm_generator *generator, const int32_t *ids, int32_t count,

@@ -77,6 +77,7 @@ MM_NODISCARD mm_status mm_generator_new_batch(mm_generator **out, const mm_model
 MM_NODISCARD mm_status mm_generator_new(mm_generator **out, const mm_model *model,
                                         int32_t max_tokens, int32_t threads, mm_err *err);
 void mm_generator_free(mm_generator *generator);
+int32_t mm_generator_rows(const mm_generator *generator);
 /* Must follow every change of the model's values: the generator works on copies of them. */
 void mm_generator_reload(mm_generator *generator);
 
