@@ -4,7 +4,6 @@
 #include "store/metrics.h"
 #include "tests/report/fixture.h"
 
-#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
