@@ -10,65 +10,13 @@
 
 #include "core/base/json.h"
 #include "core/base/utf8.h"
+#include "core/io/folder.h"
 #include "core/io/safetensors.h"
 #include "core/nn/generate.h"
 #include "core/text/chat.h"
 
-#include <dirent.h>
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
-
-static mm_status write_text(const char *dir, const char *name, mm_str *text, mm_err *err)
-{
-    mm_status status = MM_OK;
-    char *path = NULL;
-    MM_GO(mm_str_check(text, err));
-    MM_GO(mm_path_join(&path, dir, name, err));
-    MM_GO(mm_file_write_atomic(path, mm_str_text(text), text->length, err));
-done:
-    mm_free(path);
-    mm_str_drop(text);
-    return status;
-}
-
-static mm_status remove_file(const char *dir, const char *name, mm_err *err)
-{
-    char *path = NULL;
-    MM_TRY(mm_path_join(&path, dir, name, err));
-    mm_status status = MM_OK;
-    if (unlink(path) != 0 && errno != ENOENT)
-        status = MM_FAIL_ERRNO(err, "%s: cannot remove", path);
-    mm_free(path);
-    return status;
-}
-
-static bool is_empty_dir(const char *path)
-{
-    DIR *dir = opendir(path);
-    if (!dir) return false;
-    bool is_empty = true;
-    for (const struct dirent *entry = readdir(dir); entry && is_empty; entry = readdir(dir))
-        is_empty = strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0;
-    closedir(dir);
-    return is_empty;
-}
-
-/* Makes the folder; with `overwrite` an older export in it stops being a model first. */
-static mm_status prepare_dir(const char *dir, bool overwrite, mm_err *err)
-{
-    if (!mm_file_exists(dir)) return mm_dir_make(dir, err);
-    if (!mm_file_is_dir(dir))
-        return MM_FAIL(err, MM_EEXISTS, "%s: exists and is not a folder", dir);
-    if (is_empty_dir(dir)) return MM_OK;
-    if (!overwrite)
-        return MM_FAIL(err, MM_EEXISTS,
-                       "%s: the folder exists and is not empty; name another or allow overwriting",
-                       dir);
-    MM_TRY(remove_file(dir, "config.json", err));
-    return remove_file(dir, "mmrun_run.json", err);
-}
 
 /* A number that Python reads as a float: 1000000.0, not 1000000. */
 static void add_float(mm_str *out, double value)
@@ -125,7 +73,7 @@ static mm_status write_config(const char *dir, const mm_model_config *config,
     add_special_ids(&out, tokenizer);
     mm_str_add(&out, "  \"initializer_range\": 0.02,\n  \"use_cache\": true,\n"
                      "  \"torch_dtype\": \"float32\",\n  \"dtype\": \"float32\"\n}\n");
-    return write_text(dir, "config.json", &out, err);
+    return mm_folder_write(dir, "config.json", &out, err);
 }
 
 static mm_status write_generation_config(const char *dir, const mm_tokenizer *tokenizer,
@@ -141,7 +89,7 @@ static mm_status write_generation_config(const char *dir, const mm_tokenizer *to
     add_float(&out, sampling.top_p);
     mm_str_addf(&out, ",\n  \"top_k\": %d,\n  \"max_new_tokens\": %d\n}\n", sampling.top_k,
                 sampling.max_new_tokens);
-    return write_text(dir, "generation_config.json", &out, err);
+    return mm_folder_write(dir, "generation_config.json", &out, err);
 }
 
 static mm_status write_weights(const char *dir, const mm_model *model, mm_err *err)
@@ -183,7 +131,7 @@ static mm_status write_card(const char *dir, const mm_model_config *config,
     mm_str out = {0};
     if (provenance && provenance->card) {
         mm_str_add(&out, provenance->card);
-        return write_text(dir, "README.md", &out, err);
+        return mm_folder_write(dir, "README.md", &out, err);
     }
     mm_str_add(&out, "---\nlicense: unknown\nlibrary_name: transformers\n"
                      "pipeline_tag: text-generation\ntags:\n- mmrun\n---\n\n# ");
@@ -207,7 +155,7 @@ static mm_status write_card(const char *dir, const mm_model_config *config,
                 config->max_position_embeddings);
     if (provenance && provenance->json)
         mm_str_add(&out, "Where it comes from is in `mmrun_run.json`.\n");
-    return write_text(dir, "README.md", &out, err);
+    return mm_folder_write(dir, "README.md", &out, err);
 }
 
 static mm_status write_tokenizer(const char *dir, const mm_tokenizer *tokenizer, mm_err *err)
@@ -215,7 +163,7 @@ static mm_status write_tokenizer(const char *dir, const mm_tokenizer *tokenizer,
     mm_str template = {0};
     MM_TRY(mm_tokenizer_save(tokenizer, dir, err));
     mm_str_add(&template, mm_chat_template_jinja());
-    return write_text(dir, "chat_template.jinja", &template, err);
+    return mm_folder_write(dir, "chat_template.jinja", &template, err);
 }
 
 mm_status mm_hf_export(const char *dir, const mm_model *model, const mm_tokenizer *tokenizer,
@@ -227,7 +175,10 @@ mm_status mm_hf_export(const char *dir, const mm_model *model, const mm_tokenize
     if (tokenizer && mm_tokenizer_vocab(tokenizer) > config->vocab_size)
         return MM_FAIL(err, MM_ECONFIG, "%s: the tokenizer has %d ids, the model only %d", dir,
                        mm_tokenizer_vocab(tokenizer), config->vocab_size);
-    MM_TRY(prepare_dir(dir, overwrite, err));
+    if (config->lora_rank > 0)
+        return MM_FAIL(err, MM_EUSAGE, "%s: adapters are merged before a model is exported", dir);
+    MM_TRY(mm_folder_prepare(dir, "config.json", overwrite, err));
+    if (overwrite) MM_TRY(mm_folder_remove(dir, "mmrun_run.json", err));
     MM_TRY(write_weights(dir, model, err));
     if (tokenizer) MM_TRY(write_tokenizer(dir, tokenizer, err));
     MM_TRY(write_generation_config(dir, tokenizer, err));
@@ -235,7 +186,7 @@ mm_status mm_hf_export(const char *dir, const mm_model *model, const mm_tokenize
     if (provenance && provenance->json) {
         mm_str text = {0};
         mm_str_add(&text, provenance->json);
-        MM_TRY(write_text(dir, "mmrun_run.json", &text, err));
+        MM_TRY(mm_folder_write(dir, "mmrun_run.json", &text, err));
     }
     return write_config(dir, config, tokenizer, err);
 }
