@@ -1,8 +1,10 @@
-/* `mmrun export`: a run's model as a Hugging Face folder, or its metrics as CSV or JSON lines. */
+/* `mmrun export`: a run's model as a Hugging Face folder, its adapters as one of peft's, or its
+ * metrics as CSV or JSON lines. */
 #include "core/base/clock.h"
 #include "core/base/file.h"
 #include "core/base/json.h"
 #include "core/io/hf.h"
+#include "core/io/peft.h"
 #include "runner/commands.h"
 #include "runner/load.h"
 
@@ -19,8 +21,12 @@ const mm_option mm_export_options[] = {
      .aliases = "f",
      .type = MM_OPTION_CHOICE,
      .value = "FORMAT",
-     .choices = "hf,gguf,csv,jsonl",
-     .help = "hf (default) is the model"},
+     .choices = "hf,peft,gguf,csv,jsonl",
+     .help = "hf (default) is the model, adapters merged into it; peft the adapters alone"},
+    {.name = "base",
+     .type = MM_OPTION_TEXT,
+     .value = "PATH",
+     .help = "peft: where the settings say the base is (the name of its run)"},
     {.name = "metric",
      .type = MM_OPTION_TEXT,
      .value = "NAME",
@@ -62,6 +68,20 @@ done:
     return status;
 }
 
+static void say_folder(const mm_context *context, const mm_loaded *loaded, const char *dir,
+                       const char *format)
+{
+    if (context->json) {
+        json_t *object = json_pack(
+            "{s:{s:o, s:s, s:I, s:I}}", "export", "path", mm_json_of_text(dir), "format", format,
+            "run_id", (json_int_t)loaded->run.id, "step", (json_int_t)loaded->checkpoint.step);
+        mm_out_json(object);
+        json_decref(object);
+    } else {
+        mm_out("%s\n", dir);
+    }
+}
+
 static mm_status export_model(const mm_context *context, const mm_args *args, mm_store *store,
                               mm_err *err)
 {
@@ -70,24 +90,50 @@ static mm_status export_model(const mm_context *context, const mm_args *args, mm
     mm_status status = MM_OK;
     const char *dir = mm_args_text(args, "out");
     if (!dir) return MM_FAIL(err, MM_EUSAGE, "--format hf needs a folder\nadd -o DIR");
-    MM_GO(mm_load_run(&loaded, store, mm_args_at(args, 0), err));
+    MM_GO(mm_load_merged(&loaded, store, mm_args_at(args, 0), err));
     MM_GO(provenance_json(&loaded, store, &json, err));
     const mm_hf_provenance provenance = {.run_name = loaded.run.name, .json = mm_str_text(&json)};
     MM_GO(mm_hf_export(dir, loaded.model, loaded.tokenizer, &provenance,
                        mm_args_has(args, "overwrite"), err));
     mm_say(context, "%s at step %lld, %lld parameters, for AutoModelForCausalLM.from_pretrained",
-           loaded.run.name, (long long)loaded.checkpoint.step, (long long)loaded.run.params_total);
-    if (context->json) {
-        json_t *object = json_pack(
-            "{s:{s:o, s:s, s:I, s:I}}", "export", "path", mm_json_of_text(dir), "format", "hf",
-            "run_id", (json_int_t)loaded.run.id, "step", (json_int_t)loaded.checkpoint.step);
-        mm_out_json(object);
-        json_decref(object);
-    } else {
-        mm_out("%s\n", dir);
-    }
+           loaded.run.name, (long long)loaded.checkpoint.step,
+           (long long)mm_model_config_params(mm_model_config_of(loaded.model)));
+    say_folder(context, &loaded, dir, "hf");
 done:
     mm_str_drop(&json);
+    mm_loaded_drop(&loaded);
+    return status;
+}
+
+/* ---- the adapters ------------------------------------------------------------------------------
+ */
+
+static mm_status export_adapters(const mm_context *context, const mm_args *args, mm_store *store,
+                                 mm_err *err)
+{
+    mm_loaded loaded = {0};
+    mm_run_info parent = {0};
+    mm_status status = MM_OK;
+    const char *dir = mm_args_text(args, "out");
+    const char *base = mm_args_text(args, "base");
+    if (!dir) return MM_FAIL(err, MM_EUSAGE, "--format peft needs a folder\nadd -o DIR");
+    MM_GO(mm_load_run(&loaded, store, mm_args_at(args, 0), err));
+    const mm_model_config *shape = mm_model_config_of(loaded.model);
+    if (shape->lora_rank == 0) {
+        status = MM_FAIL(err, MM_EUSAGE,
+                         "run '%s' is a %s run without adapters\nexport it with --format hf",
+                         loaded.run.name, loaded.run.stage);
+        goto done;
+    }
+    if (!base && loaded.run.parent_id > 0)
+        MM_GO(mm_store_run(store, loaded.run.parent_id, &loaded.arena, &parent, err));
+    if (!base) base = parent.name ? parent.name : "";
+    MM_GO(mm_peft_export(dir, loaded.model, base, mm_args_has(args, "overwrite"), err));
+    mm_say(context, "%s at step %lld, %lld parameters, for PeftModel.from_pretrained",
+           loaded.run.name, (long long)loaded.checkpoint.step,
+           (long long)mm_model_config_trainable(shape));
+    say_folder(context, &loaded, dir, "peft");
+done:
     mm_loaded_drop(&loaded);
     return status;
 }
@@ -241,6 +287,8 @@ mm_status mm_cmd_export(const mm_context *context, const mm_args *args, mm_err *
     MM_GO(mm_context_store(context, MM_STORE_READ, &store, err));
     if (strcmp(format, "hf") == 0)
         MM_GO(export_model(context, args, store, err));
+    else if (strcmp(format, "peft") == 0)
+        MM_GO(export_adapters(context, args, store, err));
     else
         MM_GO(export_metrics(context, args, store, strcmp(format, "csv") == 0, err));
 done:

@@ -1,12 +1,14 @@
 /* `mmrun import DIR`: a Hugging Face folder becomes a run with one checkpoint, so that eval,
- * generate and export work on it as on a run of our own. */
+ * generate and export work on it as on a run of our own. A folder of adapters becomes a lora run on
+ * the base that --base names. */
 #include "core/io/hf.h"
+#include "core/io/peft.h"
+#include "core/nn/lora.h"
 #include "runner/commands.h"
 #include "runner/config.h"
 #include "runner/load.h"
 #include "runner/train.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -16,6 +18,10 @@ const mm_option mm_import_options[] = {
      .type = MM_OPTION_PATH,
      .value = "PATH",
      .help = "tokenizer, when the folder has none"},
+    {.name = "base",
+     .type = MM_OPTION_TEXT,
+     .value = "RUN",
+     .help = "run that the folder's adapters were trained on"},
     {.name = "note", .type = MM_OPTION_TEXT, .value = "TEXT", .help = "where it comes from"},
     {0},
 };
@@ -76,27 +82,6 @@ static mm_status shape_params(const mm_model_config *shape, mm_config *config, m
     return MM_OK;
 }
 
-static mm_status write_weights(mm_store *store, int64_t run_id, const mm_model *model,
-                               mm_arena *arena, mm_err *err)
-{
-    const mm_tensor *tensors = NULL;
-    const int32_t n = mm_model_tensors(model, &tensors);
-    mm_blob *blobs = mm_arena_alloc(arena, (size_t)n * sizeof *blobs);
-    if (!blobs) return MM_FAIL(err, MM_ENOMEM, "out of memory for %d tensors", (int)n);
-    for (int32_t i = 0; i < n; i++)
-        blobs[i] = mm_blob_of(&tensors[i], tensors[i].name, tensors[i].data);
-    const mm_checkpoint_new checkpoint = {.run_id = run_id,
-                                          .step = 0,
-                                          .kind = "weights",
-                                          .state = "{}",
-                                          .val_loss = (double)NAN,
-                                          .is_final = true,
-                                          .blobs = blobs,
-                                          .n_blobs = (size_t)n};
-    int64_t id = 0;
-    return mm_checkpoint_write(store, &checkpoint, &id, err);
-}
-
 /* The folder's contents, in memory. */
 typedef struct imported {
     mm_model *model;
@@ -105,6 +90,8 @@ typedef struct imported {
     mm_param *params;
     size_t n_params;
     mm_arena arena;
+    mm_loaded base;  /* of adapters */
+    int64_t base_id; /* checkpoint that holds the base as it is */
 } imported;
 
 static mm_status read_folder(const mm_context *context, const mm_args *args, imported *in,
@@ -137,39 +124,106 @@ static mm_status read_folder(const mm_context *context, const mm_args *args, imp
 }
 
 static mm_status record(const mm_context *context, const mm_args *args, mm_store *store,
-                        imported *in, int64_t *run_id, mm_err *err)
+                        const imported *in, int64_t *run_id, mm_err *err)
 {
     mm_str command = {0};
-    mm_claim *claim = NULL;
-    const int64_t n = mm_model_config_params(mm_model_config_of(in->model));
+    const mm_model_config *shape = mm_model_config_of(in->model);
+    const bool is_base = shape->lora_rank == 0;
     mm_status status = MM_OK;
     MM_GO(mm_command_text(context, &command, err));
     const mm_run_new run = {.name = mm_args_text(args, "name"),
-                            .stage = "import",
-                            .parent_step = -1,
+                            .stage = is_base ? "import" : "lora",
+                            .parent_id = in->base.run.id,
+                            .parent_step = is_base ? -1 : in->base.checkpoint.step,
                             .device = "cpu",
-                            .dtype = "fp32",
-                            .params_total = n,
-                            .params_trainable = n,
+                            .dtype = is_base ? "fp32" : in->base.run.dtype,
+                            .params_total = mm_model_config_params(shape),
+                            .params_trainable = mm_model_config_trainable(shape),
                             .command = mm_str_text(&command),
                             .version = MMRUN_VERSION,
                             .notes = mm_args_text(args, "note"),
                             .params = in->params,
                             .n_params = in->n_params};
-    MM_GO(mm_save_tokenizer(store, in->tokenizer, err));
-    MM_GO(mm_store_run_create(store, &run, run_id, err));
-    MM_GO(mm_run_claim(&claim, store, *run_id, -1, err));
-    MM_GO(write_weights(store, *run_id, in->model, &in->arena, err));
-    mm_claim *ending = claim;
-    claim = NULL; // freed by ending it, in every case
-    MM_GO(mm_run_end(ending, "finished", NULL, err));
+    MM_GO(mm_save_run(store, &run, in->model, in->tokenizer, in->base_id, run_id, err));
 done:
-    if (claim) {
-        const mm_status ended = mm_run_end(claim, "failed", err ? err->message : NULL, NULL);
-        (void)ended; // the first failure is the one to report
-    }
     mm_str_drop(&command);
     return status;
+}
+
+/* ---- adapters ----------------------------------------------------------------------------------
+ */
+
+/* The shape of the base and what the folder says of the adapters, as parameters of a lora run. */
+static mm_status adapter_params(mm_store *store, imported *in, const mm_model_config *shape,
+                                mm_err *err)
+{
+    char text[32];
+    mm_str targets = {0};
+    mm_param *params = NULL;
+    mm_param *all = NULL;
+    size_t n = 0;
+    size_t n_all = 0;
+    mm_status status = MM_OK;
+    MM_GO(mm_store_params(store, in->base.run.id, &in->arena, &params, &n, err));
+    MM_GO(mm_config_new(&in->config, "lora", err));
+    MM_GO(mm_config_shape_from_params(in->config, params, n, err));
+    snprintf(text, sizeof text, "%d", (int)shape->lora_rank);
+    MM_GO(mm_config_set(in->config, "lora_rank", text, "import", err));
+    snprintf(text, sizeof text, "%.17g", shape->lora_alpha);
+    MM_GO(mm_config_set(in->config, "lora_alpha", text, "import", err));
+    mm_lora_targets_text(shape->lora_targets, &targets);
+    MM_GO(mm_config_set(in->config, "lora_targets", mm_str_text(&targets), "import", err));
+    MM_GO(mm_config_params(in->config, &in->arena, &all, &n_all, err));
+    in->params = mm_arena_alloc(&in->arena, (n_all + 1) * sizeof *in->params);
+    if (!in->params) {
+        status = MM_FAIL(err, MM_ENOMEM, "out of memory");
+        goto done;
+    }
+    for (size_t i = 0; i < n_all; i++)
+        if (strcmp(all[i].origin, "parent") == 0 || strcmp(all[i].origin, "import") == 0)
+            in->params[in->n_params++] = all[i];
+    in->params[in->n_params++] = (mm_param){
+        .name = "tokenizer_hash", .value = mm_tokenizer_hash(in->tokenizer), .origin = "parent"};
+done:
+    mm_str_drop(&targets);
+    return status;
+}
+
+/* The model of the base run with the folder's adapters. */
+static mm_status read_adapters(const mm_args *args, mm_store *store, imported *in, mm_err *err)
+{
+    const char *dir = mm_args_at(args, 0);
+    int64_t n = 0;
+    MM_TRY(mm_load_merged(&in->base, store, mm_args_text(args, "base"), err));
+    mm_model_config shape = *mm_model_config_of(in->base.model);
+    MM_TRY(mm_peft_config_read(dir, &shape, err));
+    MM_TRY(mm_model_new(&in->model, &shape, MM_F32, err));
+    const void *base = mm_model_data(in->base.model, &n);
+    memcpy(mm_model_data(in->model, NULL), base, (size_t)n * sizeof(float));
+    MM_TRY(mm_peft_import(dir, in->model, err));
+    in->tokenizer = in->base.tokenizer;
+    in->base.tokenizer = NULL;
+    // A base that was merged here for the first time is nowhere else.
+    if (mm_config_int(in->base.config, "lora_rank") == 0) in->base_id = in->base.checkpoint.id;
+    return adapter_params(store, in, &shape, err);
+}
+
+/* What of the two a folder is, and whether the options fit. */
+static mm_status check_folder(const mm_args *args, bool *is_adapters, mm_err *err)
+{
+    const char *dir = mm_args_at(args, 0);
+    *is_adapters = mm_peft_is_folder(dir);
+    if (*is_adapters && !mm_args_has(args, "base"))
+        return MM_FAIL(err, MM_EUSAGE,
+                       "%s holds adapters, which are nothing without the weights they were trained "
+                       "on\nname the run with --base RUN",
+                       dir);
+    if (!*is_adapters && mm_args_has(args, "base"))
+        return MM_FAIL(err, MM_EUSAGE, "--base: %s holds no adapters (no adapter_config.json)",
+                       dir);
+    if (*is_adapters && mm_args_has(args, "tokenizer"))
+        return MM_FAIL(err, MM_EUSAGE, "--tokenizer: adapters have that of their base");
+    return MM_OK;
 }
 
 mm_status mm_cmd_import(const mm_context *context, const mm_args *args, mm_err *err)
@@ -179,8 +233,11 @@ mm_status mm_cmd_import(const mm_context *context, const mm_args *args, mm_err *
     int64_t run_id = 0;
     mm_run_info run;
     mm_status status = MM_OK;
-    MM_GO(read_folder(context, args, &in, err));
-    MM_GO(mm_context_store(context, MM_STORE_CREATE, &store, err));
+    bool is_adapters = false;
+    MM_GO(check_folder(args, &is_adapters, err));
+    if (!is_adapters) MM_GO(read_folder(context, args, &in, err));
+    MM_GO(mm_context_store(context, is_adapters ? MM_STORE_WRITE : MM_STORE_CREATE, &store, err));
+    if (is_adapters) MM_GO(read_adapters(args, store, &in, err));
     MM_GO(record(context, args, store, &in, &run_id, err));
     MM_GO(mm_store_run(store, run_id, &in.arena, &run, err));
     mm_say(context, "%s: %lld parameters. Try `mmrun generate %s \"...\"`", run.name,
@@ -194,6 +251,7 @@ mm_status mm_cmd_import(const mm_context *context, const mm_args *args, mm_err *
     }
 done:
     mm_store_close(store);
+    mm_loaded_drop(&in.base);
     mm_config_free(in.config);
     mm_tokenizer_free(in.tokenizer);
     mm_model_free(in.model);

@@ -245,6 +245,18 @@ const mm_command mm_commands[] = {
      .options = {mm_tokenizer_show_options},
      .run = mm_cmd_tokenizer_show},
 
+    {.name = "merge",
+     .group = GROUP_EXCHANGE,
+     .summary = "weights and adapters of a run as one full set of weights, a run of its own",
+     .usage = "RUN",
+     .details = AT_HELP "\n"
+                        "Examples:\n"
+                        "  mmrun merge persona --name persona-full\n"
+                        "  mmrun merge last@200\n",
+     .options = {mm_merge_options},
+     .args_min = 1,
+     .args_max = 1,
+     .run = mm_cmd_merge},
     {.name = "export",
      .group = GROUP_EXCHANGE,
      .summary = "a model for transformers, or a run's metrics as CSV or JSON lines",
@@ -252,6 +264,7 @@ const mm_command mm_commands[] = {
      .details = AT_HELP "\n"
                         "Examples:\n"
                         "  mmrun export last -o model/                  (loads in transformers)\n"
+                        "  mmrun export last -o adapters/ --format peft (loads in peft)\n"
                         "  mmrun export last --format csv > metrics.csv\n",
      .options = {mm_export_options},
      .args_min = 1,
@@ -259,8 +272,11 @@ const mm_command mm_commands[] = {
      .run = mm_cmd_export},
     {.name = "import",
      .group = GROUP_EXCHANGE,
-     .summary = "take in a Hugging Face folder as a run",
+     .summary = "take in a Hugging Face folder, or one of peft's adapters, as a run",
      .usage = "DIR",
+     .details = "Examples:\n"
+                "  mmrun import model/ --name taken\n"
+                "  mmrun import adapters/ --base taken\n",
      .options = {mm_import_options},
      .args_min = 1,
      .args_max = 1,

@@ -41,6 +41,7 @@ mm_status mm_cmd_rename(const mm_context *context, const mm_args *args, mm_err *
 mm_status mm_cmd_rm(const mm_context *context, const mm_args *args, mm_err *err);
 /* Exchange. */
 mm_status mm_cmd_export(const mm_context *context, const mm_args *args, mm_err *err);
+mm_status mm_cmd_merge(const mm_context *context, const mm_args *args, mm_err *err);
 mm_status mm_cmd_import(const mm_context *context, const mm_args *args, mm_err *err);
 /* Data and tokenizers. */
 mm_status mm_cmd_data_synth(const mm_context *context, const mm_args *args, mm_err *err);
@@ -77,6 +78,7 @@ extern const mm_option mm_tag_options[];
 extern const mm_option mm_rm_options[];
 extern const mm_option mm_export_options[];
 extern const mm_option mm_import_options[];
+extern const mm_option mm_merge_options[];
 extern const mm_option mm_data_synth_options[];
 extern const mm_option mm_data_check_options[];
 extern const mm_option mm_data_show_options[];

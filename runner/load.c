@@ -1,6 +1,7 @@
 /* From a reference to a model with its tokenizer in memory. */
 #include "runner/load.h"
 
+#include <math.h>
 #include <string.h>
 
 const char *mm_param_find(const mm_param *params, size_t count, const char *name)
@@ -52,6 +53,54 @@ mm_blob mm_blob_of(const mm_tensor *tensor, const char *name, const float *data)
     return blob;
 }
 
+static mm_status write_weights(mm_store *store, int64_t run_id, const mm_model *model,
+                               int64_t base_id, mm_err *err)
+{
+    mm_arena arena = {0};
+    mm_status status = MM_OK;
+    const mm_tensor *tensors = NULL;
+    const int32_t n = mm_model_tensors(model, &tensors);
+    mm_blob *blobs = mm_arena_alloc(&arena, (size_t)n * sizeof *blobs);
+    if (!blobs) return MM_FAIL(err, MM_ENOMEM, "out of memory for %d tensors", (int)n);
+    for (int32_t i = 0; i < n; i++) {
+        blobs[i] = mm_blob_of(&tensors[i], tensors[i].name, tensors[i].data);
+        blobs[i].is_frozen = base_id > 0 && !tensors[i].trains;
+    }
+    const mm_checkpoint_new checkpoint = {.run_id = run_id,
+                                          .step = 0,
+                                          .kind = "weights",
+                                          .state = "{}",
+                                          .val_loss = (double)NAN,
+                                          .is_final = true,
+                                          .blobs = blobs,
+                                          .n_blobs = (size_t)n,
+                                          .base_id = base_id};
+    int64_t id = 0;
+    status = mm_checkpoint_write(store, &checkpoint, &id, err);
+    mm_arena_drop(&arena);
+    return status;
+}
+
+mm_status mm_save_run(mm_store *store, const mm_run_new *run, const mm_model *model,
+                      const mm_tokenizer *tokenizer, int64_t base_id, int64_t *run_id, mm_err *err)
+{
+    mm_claim *claim = NULL;
+    mm_status status = MM_OK;
+    MM_GO(mm_save_tokenizer(store, tokenizer, err));
+    MM_GO(mm_store_run_create(store, run, run_id, err));
+    MM_GO(mm_run_claim(&claim, store, *run_id, -1, err));
+    MM_GO(write_weights(store, *run_id, model, base_id, err));
+    mm_claim *ending = claim;
+    claim = NULL; // freed by ending it, in every case
+    MM_GO(mm_run_end(ending, "finished", NULL, err));
+done:
+    if (claim) {
+        const mm_status ended = mm_run_end(claim, "failed", err ? err->message : NULL, NULL);
+        (void)ended; // the first failure is the one to report
+    }
+    return status;
+}
+
 mm_status mm_load_verify(mm_store *store, int64_t checkpoint_id, mm_err *err)
 {
     mm_arena arena = {0};
@@ -62,7 +111,8 @@ mm_status mm_load_verify(mm_store *store, int64_t checkpoint_id, mm_err *err)
     return status;
 }
 
-static mm_status load_parts(mm_loaded *out, mm_store *store, const char *reference, mm_err *err)
+static mm_status load_parts(mm_loaded *out, mm_store *store, const char *reference, bool merged,
+                            mm_err *err)
 {
     mm_run_ref ref;
     mm_param *params = NULL;
@@ -79,6 +129,7 @@ static mm_status load_parts(mm_loaded *out, mm_store *store, const char *referen
     MM_TRY(mm_load_tokenizer(&out->tokenizer, store, hash, err));
     mm_model_config shape;
     MM_TRY(mm_config_model(out->config, mm_tokenizer_vocab(out->tokenizer), &shape, err));
+    if (merged) shape.lora_rank = 0;
     MM_TRY(mm_model_new(&out->model, &shape, MM_F32, err));
     return mm_load_weights(out->model, store, &out->checkpoint, err);
 }
@@ -86,7 +137,13 @@ static mm_status load_parts(mm_loaded *out, mm_store *store, const char *referen
 mm_status mm_load_run(mm_loaded *out, mm_store *store, const char *reference, mm_err *err)
 {
     *out = (mm_loaded){0};
-    return load_parts(out, store, reference, err);
+    return load_parts(out, store, reference, false, err);
+}
+
+mm_status mm_load_merged(mm_loaded *out, mm_store *store, const char *reference, mm_err *err)
+{
+    *out = (mm_loaded){0};
+    return load_parts(out, store, reference, true, err);
 }
 
 void mm_loaded_drop(mm_loaded *loaded)

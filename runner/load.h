@@ -20,6 +20,9 @@ typedef struct mm_loaded {
 /* Weights verified chunk by chunk. The caller drops it in every case. */
 MM_NODISCARD mm_status mm_load_run(mm_loaded *out, mm_store *store, const char *reference,
                                    mm_err *err);
+/* The same with adapters merged into the weights: a model without adapters. */
+MM_NODISCARD mm_status mm_load_merged(mm_loaded *out, mm_store *store, const char *reference,
+                                      mm_err *err);
 void mm_loaded_drop(mm_loaded *loaded);
 /* What to compute in: `wish` ("fp32", "bf16") or, where it is NULL, as the run was trained. */
 mm_dtype mm_loaded_dtype(const mm_loaded *loaded, const char *wish);
@@ -35,6 +38,11 @@ MM_NODISCARD mm_status mm_save_tokenizer(mm_store *store, const mm_tokenizer *to
                                          mm_err *err);
 /* A tensor, or its moments at `data`, as a part of a checkpoint. `name` and `data` are borrowed. */
 mm_blob mm_blob_of(const mm_tensor *tensor, const char *name, const float *data);
+/* Records a finished run whose only checkpoint, at step 0, is this model. `base_id`: a checkpoint
+ * whose arrays the tensors that do not train are; 0: none. */
+MM_NODISCARD mm_status mm_save_run(mm_store *store, const mm_run_new *run, const mm_model *model,
+                                   const mm_tokenizer *tokenizer, int64_t base_id, int64_t *run_id,
+                                   mm_err *err);
 /* Compares names, shapes, digests and state of a checkpoint with its own digest: what the chunks'
  * hashes do not cover. */
 MM_NODISCARD mm_status mm_load_verify(mm_store *store, int64_t checkpoint_id, mm_err *err);
