@@ -75,9 +75,10 @@ static mm_status print_config(const mm_context *context, const mm_config *config
             json_object_set_new(
                 all, params[i].name,
                 json_pack("{s:s,s:s}", "value", params[i].value, "origin", params[i].origin));
-        json_t *top = json_pack("{s:o,s:I,s:I,s:I}", "config", all, "params",
-                                (json_int_t)plan->params, "tokens", (json_int_t)plan->tokens,
-                                "memory_bytes", (json_int_t)plan->memory_bytes);
+        json_t *top = json_pack(
+            "{s:o,s:I,s:I,s:I,s:I}", "config", all, "params", (json_int_t)plan->params,
+            "params_trainable", (json_int_t)mm_model_config_trainable(&plan->shape), "tokens",
+            (json_int_t)plan->tokens, "memory_bytes", (json_int_t)plan->memory_bytes);
         if (isfinite(plan->seconds)) json_object_set_new(top, "seconds", json_real(plan->seconds));
         mm_out_json(top);
         json_decref(top);
