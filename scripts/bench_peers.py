@@ -23,8 +23,11 @@ measures: agree       the peer's model is ours: the same loss from the same weig
           decode      greedy generation, one row and 32, against transformers' generate
           encode      tokenizer, one thread
           bpe         learning a vocabulary
+          sft, dpo,   a stage on real conversations, both number types, against trl's trainers;
+          lora        lora against peft in trl's, and our adapters' step against our full one
+          stage-memory  peak of a process that does two steps of each stage
 
-sizes:    256x4, v2-small, v3
+sizes:    256x4, v2-small, v3; tiny, to try the script
 """
 
 import argparse
@@ -44,20 +47,22 @@ sys.dont_write_bytecode = True  # the source tree stays as it is
 
 from peers.figures import Comparison, Share, table_of
 from peers.ours import Ours
-from peers.worker import KEEP_BLOCKS, PeerError, Worker
+from peers.stages import STAGES, lora_against_full, stage_memory, stage_rate
+from peers.worker import KEEP_BLOCKS, PeerError, Worker, say
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 OUT = os.path.join(ROOT, "build", "bench", "peers")
 DATA = os.path.join(os.path.dirname(ROOT), "shared", "data")
 PAGE = os.path.join(ROOT, "docs", "benchmarks.md")
 BEGIN, END = "<!-- scripts/bench_peers.py: begin -->", "<!-- scripts/bench_peers.py: end -->"
-PACKAGES = ["torch==2.13.0", "transformers", "tokenizers", "numpy", "safetensors"]
+PACKAGES = ["torch==2.13.0", "transformers", "tokenizers", "trl", "peft", "numpy", "safetensors"]
 
 ROWS, LENGTH = 8, 512  # of a training step
 SHIPPED_ROWS, SHIPPED_LENGTH = 32, 340  # MiniMind's defaults for pretraining
 PROMPT_TOKENS, NEW_TOKENS = 64, 64
 DOCUMENTS = 16 * ROWS
 VOCABULARY = 6400
+TRIAL = "tiny"  # a size whose figures say nothing
 
 
 @dataclasses.dataclass
@@ -89,6 +94,13 @@ SIZES = {
     size.name: size
     for size in (
         Size(
+            TRIAL,
+            ["--preset", "v3", "--hidden", 64, "--layers", 2],
+            config_of("qwen3", 64, 2, 4, 256, 1e-6),
+            steps=1,
+            cost=0.1,
+        ),
+        Size(
             "256x4",
             ["--preset", "v3", "--hidden", 256, "--layers", 4],
             config_of("qwen3", 256, 4, 4, 832, 1e-6),
@@ -113,10 +125,6 @@ SIZES = {
 }
 
 
-def say(text):
-    print(f"bench_peers: {text}", file=sys.stderr, flush=True)
-
-
 def run(command):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -132,6 +140,7 @@ class Bench:
         self.rounds = options.rounds
         self.threads = options.threads
         self.python = os.path.join(options.venv, "bin", "python")
+        self.folder = OUT
         self.ours = Ours(options.mmrun, self.threads, OUT)
         self.texts = os.path.join(DATA, "pretrain_poetry.jsonl")
         self.tokenizer = os.path.join(DATA, "minimind-tokenizer")
@@ -438,6 +447,30 @@ def plan_of(options):
                 15 + (1 + rounds) * size.cost * (1 if rows == 1 else 2),
                 lambda bench, size=size, rows=rows: decode(bench, size, rows),
             )
+    for size in sizes:
+        for stage in STAGES:
+            for dtype, part in (("bf16", 0.6), ("fp32", 1.0)):
+                add(
+                    stage,
+                    f"{stage} {dtype}, {size.name}",
+                    150 + part * size.cost * (8 + 6 * rounds),
+                    lambda bench, size=size, stage=stage, dtype=dtype: stage_rate(
+                        bench, size, stage, dtype
+                    ),
+                )
+            add(
+                "stage-memory",
+                f"memory, {stage}, {size.name}",
+                300 + 20 * size.cost,
+                lambda bench, size=size, stage=stage: stage_memory(bench, size, stage),
+            )
+        for dtype in ("bf16", "fp32"):
+            add(
+                "lora",
+                f"adapters and full steps, {dtype}, {size.name}",
+                3 * size.cost * rounds,
+                lambda bench, size=size, dtype=dtype: lora_against_full(bench, size, dtype),
+            )
     add("encode", "tokenizer", 10 + 6 * rounds, encode)
     add("bpe", "learn a vocabulary", 15 + 15 * min(3, rounds), bpe)
     return plan
@@ -445,7 +478,7 @@ def plan_of(options):
 
 def install(folder):
     python = os.path.join(folder, "bin", "python")
-    probe = [python, "-c", "import numpy, safetensors, tokenizers, torch, transformers"]
+    probe = [python, "-c", "import numpy, peft, safetensors, tokenizers, torch, transformers, trl"]
     if os.path.exists(python) and subprocess.run(probe, capture_output=True).returncode == 0:
         return
     say(f"installing {', '.join(PACKAGES)} into {folder}")
@@ -455,7 +488,7 @@ def install(folder):
 
 
 def versions(python):
-    names = [re.split("=", package)[0] for package in PACKAGES[:3]]
+    names = [re.split("=", package)[0] for package in PACKAGES[:5]]
     code = f"from importlib.metadata import version as v; print([v(n) for n in {names}])"
     found = json.loads(run([python, "-c", code]).replace("'", '"'))
     return ", ".join(f"{name} {version}" for name, version in zip(names, found))
@@ -500,7 +533,9 @@ def parse():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    measures = "agree,train-bf16,train-fp32,shipped,memory,decode,encode,bpe"
+    measures = (
+        "agree,train-bf16,train-fp32,shipped,memory,decode,encode,bpe,sft,dpo,lora,stage-memory"
+    )
     parser.add_argument("--rounds", type=int, help="5, or 2 with --quick")
     parser.add_argument("--only", default=measures)
     parser.add_argument("--sizes", help="all, or with --quick v2-small")
@@ -517,7 +552,7 @@ def parse():
     parser.add_argument("--mmrun", metavar="FILE", help="this program instead of a fresh build")
     options = parser.parse_args()
     options.rounds = options.rounds or (2 if options.quick else 5)
-    options.sizes = options.sizes or ("v2-small" if options.quick else ",".join(SIZES))
+    options.sizes = options.sizes or ("v2-small" if options.quick else ",".join(n for n in SIZES if n != TRIAL))
     for given, known in ((options.only, measures.split(",")), (options.sizes, SIZES)):
         for name in given.split(","):
             if name not in known:

@@ -1,12 +1,25 @@
 """mmrun as its peers' counterpart: `mmrun bench ... --json`, one process a turn."""
 
+import contextlib
 import hashlib
 import json
 import os
+import sqlite3
 import struct
 import subprocess
+import time
 
 from peers.worker import PeerError, clean_environment
+
+
+def seconds_of(db, stage):
+    """Steps of the run "turn" and their time; of dpo from before the reference's pass on."""
+    (run,) = db.execute("SELECT id FROM runs WHERE name = 'turn'").fetchone()
+    steps, seconds = db.execute(
+        "SELECT count(*), sum(value) / 1000 FROM metrics WHERE run_id = ? AND name = 'step_ms'",
+        (run,),
+    ).fetchone()
+    return {"steps": steps, "seconds": seconds}
 
 
 class Ours:
@@ -15,6 +28,8 @@ class Ours:
         self.threads = threads
         self.log = os.path.join(folder, "mmrun.log")
         self.cache = os.path.join(folder, "tokens")
+        self.db = os.path.join(folder, "stages.db")
+        self.bases = set()  # runs of this database that stages start from
 
     def call(self, *arguments, stdin=None):
         """(parsed output, peak resident bytes) of one run."""
@@ -62,6 +77,44 @@ class Ours:
         self.call(*run, "export", "last", "-o", model, "--overwrite")
         found = self.call(*run, "eval", "last", "--data", data, "--threads", self.threads)[0]
         return found["val_loss"], os.path.join(model, "model.safetensors")
+
+    def probe(self):
+        """The multiply-add peaks of the machine, now."""
+        small = ("--hidden", 64, "--layers", 1, "--batch", 1, "--seq-len", 16, "--rounds", 1)
+        return self.call("bench", "train", *small, "--threads", self.threads)[0]["probe"]
+
+    def base(self, size, data, tokenizer):
+        """A run to train on from, made once: its weights have learned one step."""
+        name = f"base-{size.name}"
+        if name not in self.bases:
+            if not self.bases and os.path.exists(self.db):
+                os.remove(self.db)
+            self.call(
+                *("--db", self.db, "pretrain", *size.flags, "--name", name, "--data", data),
+                *("--tokenizer", tokenizer, "--threads", self.threads, "--steps", 1),
+                *("--batch", 1, "--seq-len", 64, "--val-fraction", 0, "--gen-tokens", 0),
+            )
+            self.bases.add(name)
+        return name
+
+    def stage(self, stage, size, dtype, data, tokenizer):
+        """One epoch of a stage: {"steps", "seconds" of them, "wall", "peak_rss_bytes"}."""
+        texts = os.path.join(os.path.dirname(tokenizer), "pretrain_poetry.jsonl")
+        base = self.base(size, texts, tokenizer)
+        started = time.monotonic()
+        _, peak = self.call(
+            *("--db", self.db, stage.name, "--from", base, "--name", "turn", "--data", data),
+            *("--epochs", 1, "--batch", stage.batch, "--seq-len", stage.length),
+            *("--lr", stage.rate, "--lr-schedule", "constant", "--weight-decay", 0.01),
+            *("--dtype", dtype, "--threads", self.threads, "--drop-think-share", 0),
+            *("--val-fraction", 0, "--gen-tokens", 0, "--eval-every", 0, "--save-every", 0),
+            *stage.flags,
+        )
+        wall = time.monotonic() - started
+        with contextlib.closing(sqlite3.connect(self.db)) as db:
+            found = seconds_of(db, stage)
+        self.call("--db", self.db, "rm", "turn", "--force")
+        return {**found, "wall": wall, "peak_rss_bytes": peak}
 
     def generate(self, size, dtype, rows, prompt_tokens, new_tokens):
         return self.call(

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -13,6 +14,10 @@ KEEP_BLOCKS = {
     "MALLOC_TRIM_THRESHOLD_": str(16 << 30),
     "MALLOC_TOP_PAD_": str(256 << 20),
 }
+
+
+def say(text):
+    print(f"bench_peers: {text}", file=sys.stderr, flush=True)
 
 
 class PeerError(Exception):
