@@ -64,6 +64,8 @@ static void derive(mm_page_run *run)
     const mm_series_info *perplexity = mm_page_series(run, "perplexity");
     if (perplexity && perplexity->n > 0)
         run->perplexity = perplexity->min;
+    else if (mm_run_is_preference(run)) // its loss is of pairs, not of tokens
+        run->perplexity = (double)NAN;
     else
         run->perplexity = exp(run->info.best_val_loss); // NaN stays NaN
     run->tokenizer = tokenizer_of(run);

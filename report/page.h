@@ -90,7 +90,18 @@ MM_NODISCARD mm_status mm_settings_collect(const mm_page_run *runs, size_t n_run
 const char *mm_setting_value(const mm_setting *setting, size_t run_idx);
 const char *mm_run_param(const mm_page_run *run, const char *name);
 
-/* verdict.c: which run is best, by rule; sets `rank` of every run. */
+/* verdict_stage.c: what the curves of one run say in the terms of its stage; `with_name` where the
+ * remark stands among others. */
+void mm_verdict_stage(const mm_page_run *run, bool with_name, mm_arena *arena, mm_verdict *out);
+bool mm_run_is_preference(const mm_page_run *run);
+/* Held-out preference accuracy of a dpo run, NaN without one. */
+double mm_run_preference_accuracy(const mm_page_run *run);
+/* 95 % interval of a share by Wilson's score: `share` of n trials. */
+void mm_wilson(double share, double n, double *low, double *high);
+/* verdict.c: adds a remark if there is room. */
+void mm_remark_add(mm_verdict *out, mm_arena *arena, mm_remark_kind kind, const char *stage,
+                   const char *lead, const char *format, ...) MM_PRINTF(6, 7);
+/* Which run is best, by rule; sets `rank` of every run. */
 MM_NODISCARD mm_status mm_verdict_make(mm_page_run *runs, size_t n_runs, mm_setting *settings,
                                        size_t n_settings, mm_arena *arena, mm_verdict *out,
                                        mm_err *err);

@@ -48,25 +48,43 @@ typedef struct judgement {
     const char *metric;                      /* for people */
 } judgement;
 
+static void add_remark(mm_verdict *out, mm_arena *arena, mm_remark head, const char *format,
+                       va_list args)
+{
+    if (out->count >= MM_REMARKS_MAX) return;
+    char line[REMARK_BYTES];
+    vsnprintf(line, sizeof line, format, args);
+    head.text = mm_arena_strdup(arena, line);
+    if (head.text) out->remarks[out->count++] = head;
+}
+
+void mm_remark_add(mm_verdict *out, mm_arena *arena, mm_remark_kind kind, const char *stage,
+                   const char *lead, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    add_remark(out, arena, (mm_remark){.kind = kind, .stage = stage, .lead = lead}, format, args);
+    va_end(args);
+}
+
 static void remark(judgement *judge, mm_remark_kind kind, const char *lead, const char *format, ...)
     MM_PRINTF(4, 5);
 static void remark(judgement *judge, mm_remark_kind kind, const char *lead, const char *format, ...)
 {
-    if (judge->out->count >= MM_REMARKS_MAX) return;
-    char line[REMARK_BYTES];
     va_list args;
     va_start(args, format);
-    vsnprintf(line, sizeof line, format, args);
+    add_remark(judge->out, judge->arena,
+               (mm_remark){.kind = kind, .stage = judge->stage, .lead = lead}, format, args);
     va_end(args);
-    const char *copy = mm_arena_strdup(judge->arena, line);
-    if (!copy) return;
-    judge->out->remarks[judge->out->count++] =
-        (mm_remark){.kind = kind, .stage = judge->stage, .lead = lead, .text = copy};
 }
 
 static double val_loss_of(const mm_page_run *run) { return run->info.best_val_loss; }
 static double final_loss_of(const mm_page_run *run) { return run->info.final_loss; }
 static double bpb_of(const mm_page_run *run) { return run->bpb; }
+static double preference_error_of(const mm_page_run *run)
+{
+    return 1 - mm_run_preference_accuracy(run);
+}
 
 static const char *name_of(const judgement *judge, const mm_page_run *run)
 {
@@ -153,12 +171,44 @@ static bool scored_texts_differ(const judgement *judge)
             datasets_differ(judge, "train"));
 }
 
+static bool settings_differ(const judgement *judge, const char *name)
+{
+    for (size_t i = 1; i < judge->n_ranked; i++)
+        if (!is_same(mm_run_param(&judge->runs[judge->ranked[0]], name),
+                     mm_run_param(&judge->runs[judge->ranked[i]], name)))
+            return true;
+    return false;
+}
+
+// A preference loss is measured in the units of its own settings.
+static bool preference_losses_differ(const judgement *judge)
+{
+    static const char *const names[] = {"dpo_loss", "beta", "label_smoothing", "logp",
+                                        "simpo_gamma"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (settings_differ(judge, names[i])) return true;
+    return false;
+}
+
+static void choose_preference_metric(judgement *judge)
+{
+    if (!preference_losses_differ(judge) && all_have(judge, val_loss_of)) {
+        judge->value_of = val_loss_of;
+        judge->metric = "held-out preference loss";
+    } else if (all_have(judge, preference_error_of)) {
+        judge->value_of = preference_error_of;
+        judge->metric = "share of held-out pairs put the wrong way round";
+    }
+}
+
 static void choose_metric(judgement *judge)
 {
     judge->metric = NULL;
     judge->value_of = NULL;
     if (judge->n_ranked == 0 || scored_texts_differ(judge)) return;
-    if (tokenizers_differ(judge)) {
+    if (mm_run_is_preference(&judge->runs[judge->ranked[0]])) {
+        choose_preference_metric(judge);
+    } else if (tokenizers_differ(judge)) {
         if (all_have(judge, bpb_of)) {
             judge->value_of = bpb_of;
             judge->metric = "bits per byte";
@@ -174,9 +224,10 @@ static void choose_metric(judgement *judge)
 
 static const char *metric_name(const judgement *judge)
 {
-    return judge->value_of == val_loss_of ? "val_loss"
-           : judge->value_of == bpb_of    ? "val_bpb"
-                                          : "loss";
+    return judge->value_of == val_loss_of           ? "val_loss"
+           : judge->value_of == bpb_of              ? "val_bpb"
+           : judge->value_of == preference_error_of ? "dpo/val_accuracy"
+                                                    : "loss";
 }
 
 static const char *why_not_ranked(const judgement *judge)
@@ -184,6 +235,11 @@ static const char *why_not_ranked(const judgement *judge)
     if (scored_texts_differ(judge))
         return "they were scored on different text. Score them on the same: mmrun eval RUN --data "
                "FILE";
+    if (mm_run_is_preference(&judge->runs[judge->ranked[0]]))
+        return preference_losses_differ(judge)
+                   ? "their preference losses are of different kinds, and not every run has a "
+                     "held-out accuracy"
+                   : "not every finished run has a held-out preference loss";
     return tokenizers_differ(judge) ? "the tokenizers differ and bits per byte are not known"
                                     : "not every finished run has a loss";
 }
@@ -373,7 +429,11 @@ static void judge_one(judgement *judge, const mm_page_run *run)
            judge->metric ? " of " : "", value);
     const mm_series_info *loss = mm_page_series(run, "loss");
     const mm_series_info *val = mm_page_series(run, "val_loss");
-    if (val && val->n > 0) {
+    if (val && val->n > 0 && mm_run_is_preference(run)) {
+        mm_fmt_number(val->min, value);
+        remark(judge, MM_REMARK_FACT, "Best validation",
+               "at step %" PRId64 ", a preference loss of %s.", val->min_step, value);
+    } else if (val && val->n > 0) {
         char perplexity[MM_FMT_BYTES];
         mm_fmt_number(run->perplexity, perplexity);
         remark(judge, MM_REMARK_FACT, "Best validation", "at step %" PRId64 ", perplexity %s.",
@@ -421,6 +481,18 @@ static bool rose_again(const mm_page_run *run)
     return val && val->n >= 4 && isfinite(val->last) && val->last > val->min * 1.02;
 }
 
+static bool parents_differ(const judgement *judge)
+{
+    const mm_run_info *first = &judge->runs[judge->ranked[0]].info;
+    for (size_t i = 1; i < judge->n_ranked; i++) {
+        const mm_run_info *other = &judge->runs[judge->ranked[i]].info;
+        if (first->parent_id <= 0 || other->parent_id <= 0) continue;
+        if (first->parent_id != other->parent_id || first->parent_step != other->parent_step)
+            return true;
+    }
+    return false;
+}
+
 static void warn_of_lengths(judgement *judge)
 {
     int64_t least = INT64_MAX;
@@ -462,7 +534,10 @@ static void warn(judgement *judge)
     const char *names = list_runs(judge, is_unfinished, &count);
     if (names) remark(judge, MM_REMARK_WARNING, "Not finished, not ranked:", "%s.", names);
     if (judge->n_ranked > 1) {
-        if (tokenizers_differ(judge))
+        if (parents_differ(judge))
+            remark(judge, MM_REMARK_WARNING, "Different starting points:",
+                   "the runs go on from different models, so the difference may come from those.");
+        if (tokenizers_differ(judge) && !mm_run_is_preference(&judge->runs[judge->ranked[0]]))
             remark(judge, MM_REMARK_WARNING, "Different tokenizers:",
                    "loss per token cannot be compared, only bits per byte.");
         if (!scored_texts_differ(judge) && datasets_differ(judge, "train"))
@@ -509,6 +584,9 @@ static mm_status judge_stage(judgement *judge, mm_err *err)
     } else {
         MM_TRY(judge_several(judge, err));
     }
+    if (judge->n_ranked > 0 && (judge->metric || judge->n_ranked == 1))
+        mm_verdict_stage(&judge->runs[judge->ranked[0]], judge->n_ranked > 1, judge->arena,
+                         judge->out);
     warn(judge);
     if (first_remark == 0 && judge->n_ranked > 0 && judge->metric) {
         judge->out->best_idx = judge->ranked[0];

@@ -20,6 +20,7 @@ static void read_series(sqlite3_stmt *s, void *item, mm_arena *arena)
         .min_step = mm_db_int_or(s, 8, -1),
         .max = mm_db_real(s, 9),
         .max_step = mm_db_int_or(s, 10, -1),
+        .first = mm_db_real(s, 12),
     };
     const int64_t n_finite = info->n - info->n_bad;
     info->mean = n_finite > 0 ? sqlite3_column_double(s, 11) / (double)n_finite : (double)NAN;
@@ -33,8 +34,10 @@ mm_status mm_store_series(mm_store *store, int64_t run_id, mm_arena *arena, mm_s
     *count = 0;
     MM_TRY(mm_rows_read(store,
                         "SELECT m.name, s.n, s.n_bad, s.first_bad_step, s.first_step, s.last_step, "
-                        "s.last, s.min, s.min_step, s.max, s.max_step, s.sum "
-                        "FROM series s JOIN metric m ON m.id = s.metric_id "
+                        "s.last, s.min, s.min_step, s.max, s.max_step, s.sum, "
+                        "(SELECT p.value FROM point p "
+                        "WHERE p.series_id = s.id AND p.step = s.first_step) FROM series s JOIN "
+                        "metric m ON m.id = s.metric_id "
                         "WHERE s.run_id = ?1 AND s.n > 0 ORDER BY m.name",
                         MM_VALUES(mm_v_int(run_id)), read_series, &rows, err));
     *out = rows.items;

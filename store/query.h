@@ -87,6 +87,7 @@ typedef struct mm_series_info {
     int64_t first_bad_step; /* -1: none */
     int64_t first_step;
     int64_t last_step;
+    double first;
     double last;
     double min;
     int64_t min_step;

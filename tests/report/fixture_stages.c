@@ -4,6 +4,7 @@
 #include "store/metrics.h"
 #include "tests/report/fixture.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -47,6 +48,8 @@ static mm_status create(mm_store *store, const stage_plan *plan, const int64_t *
                         mm_err *err)
 {
     char command[256];
+    char steps[24];
+    snprintf(steps, sizeof steps, "%" PRId64, plan->steps);
     mm_param params[24] = {
         {"hidden_size", "96", false, "command line"},
         {"num_hidden_layers", "4", false, "command line"},

@@ -343,6 +343,152 @@ static void test_settings(void **state)
     finish(&bench);
 }
 
+/* ---- stages ------------------------------------------------------------------------------------
+ */
+
+/* A dpo run whose curves went from `first` to `last`. */
+typedef struct preference_bench {
+    verdict_bench bench;
+    mm_param params[2][6];
+    mm_series_info series[2][6];
+} preference_bench;
+
+static mm_page_run *add_preference(preference_bench *made, const char *name, const char *beta,
+                                   double val_loss, double accuracy)
+{
+    const size_t i = made->bench.n;
+    mm_page_run *run = add(&made->bench, name, "64", "1", val_loss);
+    const mm_param params[6] = {{.name = "hidden_size", .value = "64", .origin = "preset"},
+                                {.name = "seed", .value = "1", .origin = "default"},
+                                {.name = "dpo_loss", .value = "sigmoid", .origin = "default"},
+                                {.name = "beta", .value = beta, .origin = "command line"},
+                                {.name = "eval_rows", .value = "100", .origin = "default"},
+                                {.name = "lora_rank", .value = "0", .origin = "default"}};
+    const mm_series_info series[6] = {
+        {.name = "loss", .n = 200, .first_step = 1, .first = 0.6931, .last = val_loss, .max = 0.7},
+        {.name = "val_loss", .n = 20, .first = 0.693, .last = val_loss, .min = val_loss},
+        {.name = "dpo/val_margin", .n = 20, .first = 0.0, .last = 2.5},
+        {.name = "dpo/val_accuracy", .n = 20, .first = 0.5, .last = accuracy},
+        {.name = "dpo/logp_chosen", .n = 200, .first = -100, .last = -110},
+        {.name = "dpo/logp_rejected", .n = 200, .first = -100, .last = -140}};
+    memcpy(made->params[i], params, sizeof params);
+    memcpy(made->series[i], series, sizeof series);
+    run->params = made->params[i];
+    run->n_params = 6;
+    run->series = made->series[i];
+    run->n_series = 6;
+    run->info.stage = "dpo";
+    made->bench.datasets[i][1].rows = 400;
+    return run;
+}
+
+static void test_a_preference_loss_is_no_cross_entropy(void **state)
+{
+    (void)state;
+    preference_bench made = {0};
+    add_preference(&made, "polite", "0.15", 0.45, 0.82);
+    judge(&made.bench);
+    const verdict_bench *bench = &made.bench;
+    assert_string_equal(bench->verdict.metric, "val_loss");
+    assert_true(says(bench, "polite", "held-out preference loss of 0.45"));
+    assert_true(says(bench, "Best validation", "a preference loss of 0.45"));
+    assert_false(says(bench, NULL, "perplexity"));
+    assert_true(says(bench, "First loss", "0.6931, as it must be"));
+    assert_true(says(bench, "First loss", "ln 2 = 0.6931"));
+    assert_true(says(bench, "Held-out margin", "grew from 0 to 2.5"));
+    // 82 of the 100 pairs that are scored: Wilson's interval.
+    assert_true(says(bench, "Held-out accuracy",
+                     "from 50.0 to 82.0 % of 100 pairs (95 % interval 73.3 to 88.3 %)"));
+    assert_true(says(bench, "Log-probabilities:", "chosen answers -10, rejected ones -40"));
+    assert_true(says(bench, "Log-probabilities:", "both became less likely"));
+    assert_false(says(bench, "Adapters", ""));
+    finish(&made.bench);
+}
+
+static void test_what_stands_against_a_preference_run(void **state)
+{
+    (void)state;
+    preference_bench made = {0};
+    add_preference(&made, "polite", "0.15", 0.69, 0.55);
+    made.series[0][0].first = 0.41; // not the same model as the reference
+    made.series[0][2].last = -0.3;
+    judge(&made.bench);
+    assert_true(says(&made.bench, "First loss", "0.41, where ln 2 = 0.6931 was expected"));
+    assert_true(says(&made.bench, "Held-out margin", "did not grow: it went from 0 to -0.3"));
+    assert_true(says(&made.bench, "Held-out accuracy", "which chance alone explains"));
+    finish(&made.bench);
+    // A hinge starts at 1, and ipo at 1 / (4 beta^2).
+    preference_bench other = {0};
+    add_preference(&other, "ipo", "0.5", 0.4, 0.8);
+    other.params[0][2].value = "ipo";
+    other.series[0][0].first = 1.0;
+    judge(&other.bench);
+    assert_true(says(&other.bench, "First loss", "1, as it must be"));
+    finish(&other.bench);
+}
+
+static void test_preference_losses_of_other_settings_are_not_compared(void **state)
+{
+    (void)state;
+    preference_bench made = {0};
+    add_preference(&made, "mild", "0.05", 0.60, 0.85);
+    add_preference(&made, "sharp", "0.5", 0.30, 0.75);
+    judge(&made.bench);
+    assert_string_equal(made.bench.verdict.metric, "dpo/val_accuracy");
+    assert_int_equal(made.bench.verdict.best_idx, 0); // fewer pairs the wrong way round
+    assert_true(says(&made.bench, "Held-out margin", "(mild)"));
+    finish(&made.bench);
+    preference_bench alike = {0};
+    add_preference(&alike, "mild", "0.1", 0.60, 0.85);
+    add_preference(&alike, "sharp", "0.1", 0.30, 0.75);
+    alike.bench.runs[0].info.parent_id = 7;
+    alike.bench.runs[1].info.parent_id = 8;
+    judge(&alike.bench);
+    assert_string_equal(alike.bench.verdict.metric, "val_loss");
+    assert_int_equal(alike.bench.verdict.best_idx, 1);
+    assert_true(says(&alike.bench, "Different starting points:", "different models"));
+    finish(&alike.bench);
+    preference_bench blind = {0};
+    add_preference(&blind, "mild", "0.05", 0.60, 0.85);
+    add_preference(&blind, "sharp", "0.5", 0.30, (double)NAN);
+    judge(&blind.bench);
+    assert_null(blind.bench.verdict.metric);
+    assert_true(says(&blind.bench, NULL, "preference losses are of different kinds"));
+    finish(&blind.bench);
+}
+
+static void test_adapters_and_teachers(void **state)
+{
+    (void)state;
+    preference_bench made = {0};
+    mm_page_run *run = add_preference(&made, "persona", "0", 1.2, (double)NAN);
+    run->info.stage = "lora";
+    run->info.params_total = 64000000;
+    run->info.params_trainable = 393216;
+    made.params[0][5].value = "16";
+    made.series[0][2] = (mm_series_info){.name = "distill/kl", .n = 9, .first = 0.9, .last = 0.2};
+    judge(&made.bench);
+    assert_true(says(&made.bench, "Adapters",
+                     "of rank 16: 393k of 64.0M parameters were trained (0.61 %)"));
+    assert_true(says(&made.bench, "Distance to the teacher", "went from 0.9 to 0.2"));
+    assert_true(says(&made.bench, "Best validation", "perplexity 3.32"));
+    assert_false(says(&made.bench, "First loss", ""));
+    finish(&made.bench);
+}
+
+static void test_wilson(void **state)
+{
+    (void)state;
+    double low;
+    double high;
+    mm_wilson(0.5, 10, &low, &high);
+    assert_true(fabs(low - 0.2366) < 1e-4 && fabs(high - 0.7634) < 1e-4);
+    mm_wilson(0, 20, &low, &high);
+    assert_true(low == 0 && fabs(high - 0.1611) < 1e-4);
+    mm_wilson(1, 20, &low, &high);
+    assert_true(fabs(low - 0.8389) < 1e-4 && high <= 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -360,6 +506,11 @@ int main(void)
         cmocka_unit_test(test_overfitting),
         cmocka_unit_test(test_stages_apart),
         cmocka_unit_test(test_settings),
+        cmocka_unit_test(test_a_preference_loss_is_no_cross_entropy),
+        cmocka_unit_test(test_what_stands_against_a_preference_run),
+        cmocka_unit_test(test_preference_losses_of_other_settings_are_not_compared),
+        cmocka_unit_test(test_adapters_and_teachers),
+        cmocka_unit_test(test_wilson),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
