@@ -2,6 +2,7 @@
 #include "runner/commands.h"
 
 #include "runner/config.h"
+#include "runner/sample.h"
 
 static const char GROUP_START[] = "Start here";
 static const char GROUP_DATA[] = "Data and tokenizers";
@@ -174,6 +175,19 @@ const mm_command mm_commands[] = {
      .args_max = SIZE_MAX,
      .run = mm_cmd_report},
 
+    {.name = "chat",
+     .group = GROUP_USE,
+     .summary = "talk with a model, turn by turn",
+     .usage = "RUN",
+     .details = AT_HELP
+         "\n"
+         "On a terminal /help lists the commands inside the conversation, and Ctrl-C stops an "
+         "answer. Otherwise each line of standard input is a question or a command, and each "
+         "answer goes to standard output.\n",
+     .options = {mm_chat_options_table, mm_sample_options},
+     .args_min = 1,
+     .args_max = 1,
+     .run = mm_cmd_chat},
     {.name = "eval",
      .group = GROUP_USE,
      .summary = "score a model on held-out text and let it answer prompts",
@@ -185,10 +199,20 @@ const mm_command mm_commands[] = {
      .run = mm_cmd_eval},
     {.name = "generate",
      .group = GROUP_USE,
-     .summary = "let a model write on from a prompt",
+     .summary = "let a model answer a prompt, or a file of them",
      .usage = "RUN [PROMPT]",
-     .details = AT_HELP "\n",
-     .options = {mm_generate_options},
+     .details =
+         AT_HELP "\n"
+                 "Runs of pretrain write on from the prompt, runs that were taught to answer see "
+                 "it as a turn\nof a chat. --prompts FILE -o OUT writes a conversation per prompt, "
+                 "which sft takes as data;\na command that was stopped goes on with the same "
+                 "call.\n"
+                 "Examples:\n"
+                 "  mmrun generate last \"Once upon a time\"\n"
+                 "  mmrun generate last \"Who are you?\" --system \"Answer in one line.\"\n"
+                 "  mmrun generate base \"Who are you?\" --lora persona\n"
+                 "  mmrun generate teacher --prompts questions.jsonl -o answers.jsonl\n",
+     .options = {mm_generate_options, mm_sample_options},
      .args_min = 1,
      .args_max = 2,
      .run = mm_cmd_generate},

@@ -27,6 +27,7 @@ mm_status mm_cmd_bench_train(const mm_context *context, const mm_args *args, mm_
 mm_status mm_cmd_bench_generate(const mm_context *context, const mm_args *args, mm_err *err);
 mm_status mm_cmd_bench_tokenizer(const mm_context *context, const mm_args *args, mm_err *err);
 /* Using a model. */
+mm_status mm_cmd_chat(const mm_context *context, const mm_args *args, mm_err *err);
 mm_status mm_cmd_eval(const mm_context *context, const mm_args *args, mm_err *err);
 mm_status mm_cmd_generate(const mm_context *context, const mm_args *args, mm_err *err);
 /* Looking and comparing. */
@@ -69,6 +70,7 @@ extern const mm_option mm_sweep_options[];
 extern const mm_option mm_bench_train_options[];
 extern const mm_option mm_bench_generate_options[];
 extern const mm_option mm_bench_tokenizer_options[];
+extern const mm_option mm_chat_options_table[]; /* mm_chat_options is core/text's struct */
 extern const mm_option mm_eval_options[];
 extern const mm_option mm_generate_options[];
 extern const mm_option mm_runs_options[];

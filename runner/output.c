@@ -35,20 +35,27 @@ static void write_all(const char *data, size_t bytes)
     }
 }
 
-void mm_talk_line(const char *prefix, const char *text, size_t length)
+static void talk_between(const char *prefix, const char *text, size_t length, const char *suffix)
 {
     mm_str line = {.limit = TALK_BYTES_MAX};
     pthread_mutex_lock(&talk_lock);
     if (live_line.length > 0) mm_str_add(&line, "\r\x1b[K");
     mm_str_add(&line, prefix);
     mm_utf8_add_printable(&line, text, length);
-    mm_str_add_char(&line, '\n');
+    mm_str_add(&line, suffix);
     if (live_line.length > 0) mm_str_add_bytes(&line, live_line.data, live_line.length);
     fflush(stdout); // data printed before this message stands before it
     write_all(mm_str_text(&line), line.length);
     pthread_mutex_unlock(&talk_lock);
     mm_str_drop(&line);
 }
+
+void mm_talk_line(const char *prefix, const char *text, size_t length)
+{
+    talk_between(prefix, text, length, "\n");
+}
+
+void mm_talk_prompt(const char *text) { talk_between("", text, strlen(text), ""); }
 
 void mm_talk_live(const char *line)
 {
@@ -86,6 +93,22 @@ void mm_say(const mm_context *context, const char *format, ...)
     va_start(list, format);
     talk(format, list);
     va_end(list);
+}
+
+void mm_say_dim(const mm_context *context, const char *format, ...)
+{
+    if (context->quiet) return;
+    char text[1024];
+    va_list list;
+    va_start(list, format);
+    const int length = vsnprintf(text, sizeof text, format, list);
+    va_end(list);
+    if (length < 0) return;
+    mm_str suffix = {0};
+    mm_str_addf(&suffix, "%s\n", mm_color_code(context->color_err, MM_COLOR_NONE));
+    talk_between(mm_color_code(context->color_err, MM_COLOR_DIM), text, strnlen(text, sizeof text),
+                 mm_str_text(&suffix));
+    mm_str_drop(&suffix);
 }
 
 void mm_warn(const mm_context *context, const char *format, ...)

@@ -11,6 +11,10 @@
 /* Text with control characters made visible and a newline, as one write. `prefix` (our own, such as
  * a coloured "mmrun: ") is written as it is. */
 void mm_talk_line(const char *prefix, const char *text, size_t length);
+/* Text as it is asked for input after: made visible, without a newline. */
+void mm_talk_prompt(const char *text);
+/* As mm_say, dim where there is colour: figures beside what is being read. */
+void mm_say_dim(const mm_context *context, const char *format, ...) MM_PRINTF(2, 3);
 /* Shows `line` (already printable, cut to the terminal by the caller) as the live line, in place of
  * the last one; NULL takes it away. */
 void mm_talk_live(const char *line);

@@ -1,7 +1,7 @@
 /* Sample answers: prompt in, text out, recorded. */
 #include "runner/sample.h"
 
-#include "core/text/chat.h"
+#include "runner/dialogue.h"
 
 #include <string.h>
 
@@ -9,6 +9,53 @@ enum {
     ROWS_MAX = 32,              // answered at a time: products gain little from more
     CACHE_BYTES_MAX = 256 << 20 // of all rows
 };
+
+const mm_option mm_sample_options[] = {
+    {.name = "temperature",
+     .type = MM_OPTION_REAL,
+     .value = "X",
+     .min = 0,
+     .max = 100,
+     .help = "0: greedy (0.85)"},
+    {.name = "top-p",
+     .type = MM_OPTION_REAL,
+     .value = "X",
+     .min = 0.0001,
+     .max = 1,
+     .help = "1: off (0.85)"},
+    {.name = "top-k",
+     .type = MM_OPTION_INT,
+     .value = "N",
+     .min = 0,
+     .max = 1000000,
+     .help = "0: off (50)"},
+    {.name = "repetition-penalty",
+     .type = MM_OPTION_REAL,
+     .value = "X",
+     .min = 0.01,
+     .max = 100,
+     .help = "1: off (1)"},
+    {.name = "seed",
+     .type = MM_OPTION_INT,
+     .value = "N",
+     .min = 0,
+     .max = 9e15,
+     .help = "seed of the draws (42)"},
+    {0},
+};
+
+mm_sampling mm_sample_sampling_of(const mm_args *args)
+{
+    mm_sampling sampling = mm_sampling_default();
+    sampling.max_new_tokens = (int32_t)mm_args_int(args, "max-new-tokens", sampling.max_new_tokens);
+    sampling.temperature = mm_args_real(args, "temperature", sampling.temperature);
+    sampling.top_p = mm_args_real(args, "top-p", sampling.top_p);
+    sampling.top_k = (int32_t)mm_args_int(args, "top-k", sampling.top_k);
+    sampling.repetition_penalty =
+        mm_args_real(args, "repetition-penalty", sampling.repetition_penalty);
+    sampling.seed = (uint64_t)mm_args_int(args, "seed", (int64_t)sampling.seed);
+    return sampling;
+}
 
 static const mm_chat_options ANSWER = {.generation_prompt = true};
 
@@ -70,27 +117,19 @@ static mm_status add_prompt(mm_ids *ids, const mm_tokenizer *tokenizer, mm_sampl
                             const char *prompt, int32_t max_tokens, int32_t *count, mm_err *err)
 {
     const size_t begin = ids->count;
+    const int32_t most = max_tokens - 1;
     if (style == MM_SAMPLE_CHAT) {
         const mm_message question = {.role = "user", .content = prompt};
         const mm_conversation chat = {.messages = &question, .count = 1};
-        MM_TRY(mm_chat_encode(tokenizer, &chat, &ANSWER, ids, NULL, err));
+        MM_TRY(mm_dialogue_ids(tokenizer, &chat, &ANSWER, most, ids, NULL, err));
     } else {
-        const int32_t bos = mm_tokenizer_bos(tokenizer);
-        if (bos >= 0) MM_TRY(mm_ids_add(ids, bos, err));
-        MM_TRY(mm_tokenizer_encode(tokenizer, prompt, strlen(prompt), MM_ADDED_AS_TEXT, ids, err));
+        MM_TRY(mm_text_ids(tokenizer, prompt, most, ids, NULL, err));
     }
-    const size_t added = ids->count - begin;
-    if (added == 0)
-        return MM_FAIL(err, MM_EUSAGE, "the prompt is empty and the tokenizer has no begin token");
-    const size_t most = (size_t)max_tokens - 1;
-    const size_t skip = added > most ? added - most : 0;
-    memmove(ids->data + begin, ids->data + begin + skip, (added - skip) * sizeof *ids->data);
-    ids->count -= skip;
-    *count = (int32_t)(added - skip);
+    *count = (int32_t)(ids->count - begin);
     return MM_OK;
 }
 
-static mm_sampling sampling_for(const mm_sampling *sampling, const mm_tokenizer *tokenizer)
+mm_sampling mm_sample_sampling(const mm_sampling *sampling, const mm_tokenizer *tokenizer)
 {
     mm_sampling how = *sampling;
     // A model may have more rows than its tokenizer has tokens.
@@ -108,7 +147,7 @@ mm_status mm_sample_ids(mm_generator *generator, const mm_tokenizer *tokenizer, 
 {
     answer a = {
         .tokenizer = tokenizer, .text = text, .on_text = on_text, .context = context, .err = err};
-    const mm_sampling how = sampling_for(sampling, tokenizer);
+    const mm_sampling how = mm_sample_sampling(sampling, tokenizer);
     MM_ASSERT(ids->count <= INT32_MAX);
     MM_TRY(mm_generate(generator, ids->data, (int32_t)ids->count, &how, take_token, &a, out, err));
     return end_answer(&a);
@@ -151,7 +190,7 @@ mm_status mm_sample_prompts(mm_generator *generator, const mm_tokenizer *tokeniz
                             mm_err *err)
 {
     mm_status status = MM_OK;
-    const mm_sampling how = sampling_for(sampling, tokenizer);
+    const mm_sampling how = mm_sample_sampling(sampling, tokenizer);
     answer_batch batch = {.on_token = on_token, .context = context};
     batch.answers = mm_calloc(n_samples + 1, sizeof *batch.answers);
     mm_generation *generations = mm_calloc(n_samples + 1, sizeof *generations);

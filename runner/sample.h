@@ -4,7 +4,15 @@
 
 #include "core/nn/generate.h"
 #include "core/text/tokenizer.h"
+#include "runner/cli.h"
 #include "store/store.h"
+
+/* How an answer is drawn, for the tables of commands; ended by a zeroed row. */
+extern const mm_option mm_sample_options[];
+/* What the command line says of it, --max-new-tokens too; defaults where it is silent. */
+mm_sampling mm_sample_sampling_of(const mm_args *args);
+/* The same for a model with this tokenizer: which ids are text, and which ends an answer. */
+mm_sampling mm_sample_sampling(const mm_sampling *sampling, const mm_tokenizer *tokenizer);
 
 /* A generator that answers up to `n_prompts` prompts at a time: as many rows as pay, and as fit
  * into a moderate amount of memory. `max_tokens` holds prompt and answer. */
