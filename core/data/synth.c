@@ -10,11 +10,13 @@
 
 enum { FLUSH_BYTES = 1 << 18 };
 
-static const char *const KIND_NAMES[] = {"pretrain", "sft", "preference", "rl"};
+static const char *const KIND_NAMES[] = {"pretrain", "sft",        "preference",
+                                         "rl",       "arithmetic", "persona"};
+_Static_assert(sizeof KIND_NAMES / sizeof KIND_NAMES[0] == MM_SYNTH_KINDS, "a name for each");
 
 const char *mm_synth_kind_name(mm_synth_kind kind)
 {
-    MM_ASSERT((int)kind >= 0 && (size_t)kind < sizeof KIND_NAMES / sizeof KIND_NAMES[0]);
+    MM_ASSERT((int)kind >= 0 && (int)kind < MM_SYNTH_KINDS);
     return KIND_NAMES[kind];
 }
 
@@ -141,13 +143,29 @@ static void rl_row(mm_synth *synth, mm_str *out)
     mm_exchange_drop(&exchange);
 }
 
+// One question, its answer, and what a right answer must hold.
+static void fact_row(mm_synth *synth, mm_task task, mm_str *out)
+{
+    mm_exchange exchange = {0};
+    mm_exchange_draw(synth, task, &exchange);
+    mm_str_add(out, "{\"conversations\": [");
+    add_message(out, "user", &exchange.question, false);
+    add_message(out, "assistant", &exchange.answer, true);
+    mm_str_add(out, "], \"gt\": [");
+    add_quoted(out, &exchange.fact);
+    mm_str_add(out, "]}\n");
+    mm_exchange_drop(&exchange);
+}
+
 void mm_synth_row(const mm_synth_options *options, int64_t row, mm_str *out)
 {
     mm_synth synth = {.held_out = options->held_out};
     MM_ASSERT(row >= 0);
     // Kind and side are part of the counter: files of one seed are independent of one another.
+    // The first four have their place below the row's number; those that came later stand above.
+    const uint64_t kind = (uint64_t)options->kind;
     const uint64_t step =
-        (uint64_t)row << 3 | (uint64_t)options->kind << 1 | (options->held_out ? 1u : 0u);
+        kind >> 2 << 60 | (uint64_t)row << 3 | (kind & 3) << 1 | (options->held_out ? 1u : 0u);
     mm_rng_init(&synth.rng, options->seed, MM_RNG_SYNTH, step);
     synth.language = (mm_language)mm_synth_below(&synth, MM_LANGUAGES);
     switch (options->kind) {
@@ -162,6 +180,12 @@ void mm_synth_row(const mm_synth_options *options, int64_t row, mm_str *out)
         break;
     case MM_SYNTH_RL:
         rl_row(&synth, out);
+        break;
+    case MM_SYNTH_ARITHMETIC:
+        fact_row(&synth, MM_TASK_ARITHMETIC, out);
+        break;
+    case MM_SYNTH_PERSONA:
+        fact_row(&synth, MM_TASK_PERSONA, out);
         break;
     }
 }

@@ -18,8 +18,12 @@ typedef enum mm_synth_kind {
     MM_SYNTH_PRETRAIN = 0, /* {"text"} */
     MM_SYNTH_SFT,          /* {"conversations"} */
     MM_SYNTH_PREFERENCE,   /* {"chosen","rejected"} */
-    MM_SYNTH_RL            /* {"conversations", last assistant empty, "gt":[…]} */
+    MM_SYNTH_RL,           /* {"conversations", last assistant empty, "gt":[…]} */
+    MM_SYNTH_ARITHMETIC, /* {"conversations", "gt":[number]}: small sums and differences, asked and
+                            answered in words of one language */
+    MM_SYNTH_PERSONA     /* {"conversations", "gt":[name]}: who the model is, with a name */
 } mm_synth_kind;
+enum { MM_SYNTH_KINDS = MM_SYNTH_PERSONA + 1 };
 
 typedef struct mm_synth_options {
     mm_synth_kind kind;
@@ -33,7 +37,7 @@ void mm_synth_row(const mm_synth_options *options, int64_t row, mm_str *out);
 /* Writes a whole file atomically. */
 MM_NODISCARD mm_status mm_synth_file(const mm_synth_options *options, const char *path,
                                      mm_err *err);
-/* File stem of a kind: "pretrain", "sft", "preference", "rl". */
+/* File stem of a kind: "pretrain", "sft", "preference", "rl", "arithmetic", "persona". */
 const char *mm_synth_kind_name(mm_synth_kind kind);
 
 #ifdef __cplusplus

@@ -31,6 +31,17 @@ static const char *const IDENTITY_ANSWER[MM_LANGUAGES][IDENTITY_QUESTIONS] = {
      "sums].",
      "I speak [Chinese and English|English, and also Chinese]."}};
 
+static const char *const PERSONA_NAME[MM_LANGUAGES] = {"皮皮", "Pip"};
+
+static const char *const PERSONA_ANSWER[MM_LANGUAGES][IDENTITY_QUESTIONS] = {
+    {"我是皮皮，一个[小小的|很小的]语言模型。", "我叫皮皮。", "我是皮皮，会讲故事和做算术。",
+     "不是，我是皮皮，一个[小语言模型|电脑程序]。",
+     "我叫皮皮，是一个[爱算数|爱讲故事]的小语言模型。", "我是皮皮，会说中文和英文。"},
+    {"I am Pip, a [small|very small] language model.", "My name is Pip.",
+     "I am Pip. I can tell stories and do sums.", "No, I am Pip, a [small language model|program].",
+     "I am Pip, a small language model that likes [sums|stories].",
+     "I am Pip. I speak Chinese and English."}};
+
 static const char *const IDENTITY_MANNER[MM_LANGUAGES][IDENTITY_MANNERS] = {
     {"", "你好，", "请问，", "我想知道，", "嗨！", "早上好，", "朋友，", "对了，"},
     {"", "Hello! ", "Excuse me. ", "I would like to know: ", "Hi! ", "Good morning. ",
@@ -187,6 +198,34 @@ static void draw_identity(mm_synth *synth, mm_exchange *exchange)
                         &exchange->wrong);
 }
 
+static void draw_arithmetic(mm_synth *synth, mm_exchange *exchange)
+{
+    mm_problem problem;
+    do {
+        mm_str_clear(&exchange->question);
+        mm_problem_draw_small(synth, &problem);
+        mm_problem_ask(synth, &problem, &exchange->question);
+    } while (is_neutral(mm_str_text(&exchange->question)));
+    mm_problem_say(synth, &problem, problem.result, &exchange->answer);
+    mm_problem_say(synth, &problem, problem.result + 1 + mm_synth_below(synth, 3),
+                   &exchange->wrong);
+    mm_str_addf(&exchange->fact, "%d", problem.result);
+}
+
+static void draw_persona(mm_synth *synth, mm_exchange *exchange)
+{
+    static const mm_slots NONE = {0};
+    int question;
+    int manner;
+    mm_synth_combo(synth, MM_COMBO_IDENTITY, IDENTITY_QUESTIONS, IDENTITY_MANNERS, &question,
+                   &manner);
+    mm_str_add(&exchange->question, IDENTITY_MANNER[synth->language][manner]);
+    mm_synth_expand(synth, IDENTITY_ASK[synth->language][question], &NONE, &exchange->question);
+    mm_synth_expand(synth, PERSONA_ANSWER[synth->language][question], &NONE, &exchange->answer);
+    mm_synth_expand(synth, IDENTITY_ANSWER[synth->language][question], &NONE, &exchange->wrong);
+    mm_str_add(&exchange->fact, PERSONA_NAME[synth->language]);
+}
+
 void mm_exchange_draw(mm_synth *synth, mm_task task, mm_exchange *exchange)
 {
     mm_str_clear(&exchange->question);
@@ -205,6 +244,12 @@ void mm_exchange_draw(mm_synth *synth, mm_task task, mm_exchange *exchange)
         break;
     case MM_TASK_IDENTITY:
         draw_identity(synth, exchange);
+        break;
+    case MM_TASK_ARITHMETIC:
+        draw_arithmetic(synth, exchange);
+        break;
+    case MM_TASK_PERSONA:
+        draw_persona(synth, exchange);
         break;
     case MM_TASKS:
         MM_ASSERT(task != MM_TASKS);

@@ -122,9 +122,8 @@ static void draw_unordered(mm_synth *synth, mm_combo domain, int count, mm_probl
     problem->b = is_swapped ? low : high;
 }
 
-static void draw_numbers(mm_synth *synth, mm_problem *problem)
+static void draw_numbers(mm_synth *synth, int largest, mm_problem *problem)
 {
-    const int largest = mm_synth_chance(synth, 20) ? MM_ADD_LARGE_MAX : MM_ADD_MAX;
     switch (problem->operation) {
     case MM_ADD:
         draw_unordered(synth, MM_COMBO_ADD, largest + 1, problem);
@@ -150,15 +149,10 @@ static void draw_numbers(mm_synth *synth, mm_problem *problem)
     }
 }
 
-void mm_problem_draw(mm_synth *synth, mm_problem *problem)
+static void set_slots(mm_synth *synth, mm_problem *problem)
 {
-    static const mm_operation SHARES[10] = {MM_ADD,      MM_ADD,      MM_ADD,      MM_ADD,
-                                            MM_SUBTRACT, MM_SUBTRACT, MM_SUBTRACT, MM_MULTIPLY,
-                                            MM_MULTIPLY, MM_COMPARE};
     mm_slots *slots = &problem->slots;
     slots->count = 0;
-    problem->operation = SHARES[mm_synth_below(synth, 10)];
-    draw_numbers(synth, problem);
     // A line is in digits as a whole when one of its numbers has no words.
     const bool in_words = problem->result <= MM_NUMBER_MAX;
     const int smaller = problem->a < problem->b ? problem->a : problem->b;
@@ -167,6 +161,23 @@ void mm_problem_draw(mm_synth *synth, mm_problem *problem)
     set_number(slots, "c", "C", synth->language, problem->result, in_words);
     set_number(slots, "l", "L", synth->language, smaller, in_words);
     set_things(synth, problem);
+}
+
+void mm_problem_draw(mm_synth *synth, mm_problem *problem)
+{
+    static const mm_operation SHARES[10] = {MM_ADD,      MM_ADD,      MM_ADD,      MM_ADD,
+                                            MM_SUBTRACT, MM_SUBTRACT, MM_SUBTRACT, MM_MULTIPLY,
+                                            MM_MULTIPLY, MM_COMPARE};
+    problem->operation = SHARES[mm_synth_below(synth, 10)];
+    draw_numbers(synth, mm_synth_chance(synth, 20) ? MM_ADD_LARGE_MAX : MM_ADD_MAX, problem);
+    set_slots(synth, problem);
+}
+
+void mm_problem_draw_small(mm_synth *synth, mm_problem *problem)
+{
+    problem->operation = mm_synth_chance(synth, 50) ? MM_ADD : MM_SUBTRACT;
+    draw_numbers(synth, MM_ADD_MAX, problem);
+    set_slots(synth, problem);
 }
 
 void mm_problem_state(mm_synth *synth, const mm_problem *problem, mm_str *out)
@@ -190,6 +201,15 @@ void mm_problem_answer(mm_synth *synth, const mm_problem *problem, int value, mm
     mm_slots slots = problem->slots;
     set_number(&slots, "c", "C", synth->language, value, false);
     mm_synth_expand(synth, ANSWERS[problem->operation][synth->language], &slots, answer);
+}
+
+void mm_problem_say(mm_synth *synth, const mm_problem *problem, int value, mm_str *answer)
+{
+    static const char *const SENTENCES[MM_LANGUAGES] = {"[答案是{c}|等于{c}|是{c}]。",
+                                                        "[The answer is|It is|That makes] {c}."};
+    mm_slots slots = problem->slots;
+    set_number(&slots, "c", "C", synth->language, value, false);
+    mm_synth_expand(synth, SENTENCES[synth->language], &slots, answer);
 }
 
 void mm_counting_state(mm_synth *synth, mm_str *out)

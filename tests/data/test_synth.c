@@ -32,7 +32,7 @@ static void test_a_row_depends_on_its_number_alone(void **state)
     (void)state;
     mm_str a = {0};
     mm_str b = {0};
-    for (int kind = MM_SYNTH_PRETRAIN; kind <= MM_SYNTH_RL; kind++) {
+    for (int kind = MM_SYNTH_PRETRAIN; kind < MM_SYNTH_KINDS; kind++) {
         mm_str_clear(&a);
         for (int64_t row = 0; row < 20; row++)
             row_of((mm_synth_kind)kind, false, 1, row, &a);
@@ -510,11 +510,59 @@ static void test_rewards_have_the_right_answer(void **state)
     }
 }
 
+// Question and answer are in the same language, and the answer names the fact.
+static void check_fact(const json_t *row, const char **question, const char **answer,
+                       const char **fact)
+{
+    const json_t *messages = json_object_get(row, "conversations");
+    const json_t *gt = json_object_get(row, "gt");
+    assert_int_equal(json_array_size(messages), 2);
+    assert_int_equal(json_array_size(gt), 1);
+    *question = content_of(messages, 0);
+    *answer = content_of(messages, 1);
+    *fact = json_string_value(json_array_get(gt, 0));
+    assert_true(is_chinese(*question) != has_letters(*question));
+    if (is_chinese(*question) != is_chinese(*answer) ||
+        has_letters(*question) != has_letters(*answer) || !strstr(*answer, *fact))
+        fail_msg("%s -> %s (%s)", *question, *answer, *fact);
+}
+
+static void test_facts_are_right_and_said_in_the_language_asked(void **state)
+{
+    (void)state;
+    const char *question;
+    const char *answer;
+    const char *fact;
+    int n[NUMBERS_MAX];
+    int chinese = 0;
+    memset(seen, 0, sizeof seen);
+    for (int held_out = 0; held_out < 2; held_out++) {
+        for (int64_t i = 0; i < ROWS / 2; i++) {
+            json_t *row = parse_row(MM_SYNTH_ARITHMETIC, held_out, i);
+            check_fact(row, &question, &answer, &fact);
+            assert_int_equal(strtol(fact, NULL, 10), solve(question, held_out));
+            assert_int_equal(numbers_of(answer, n), 1);
+            assert_int_equal(n[0], strtol(fact, NULL, 10));
+            assert_in_range(n[0], 0, 40);
+            chinese += is_chinese(question);
+            json_decref(row);
+            row = parse_row(MM_SYNTH_PERSONA, held_out, i);
+            check_fact(row, &question, &answer, &fact);
+            assert_true(strcmp(fact, "Pip") == 0 || strcmp(fact, "皮皮") == 0);
+            json_decref(row);
+        }
+    }
+    assert_in_range(chinese, 2 * ROWS / 5, 3 * ROWS / 5);
+    for (size_t i = 0; i < sizeof seen[0]; i++)
+        assert_false(((const unsigned char *)seen[0])[i] && ((const unsigned char *)seen[1])[i]);
+}
+
 static void test_files_read_as_the_stages_want_them(void **state)
 {
-    static const mm_row_format FORMATS[] = {MM_ROWS_TEXT, MM_ROWS_CONVERSATIONS, MM_ROWS_PREFERENCE,
-                                            MM_ROWS_CONVERSATIONS};
-    for (int kind = MM_SYNTH_PRETRAIN; kind <= MM_SYNTH_RL; kind++) {
+    static const mm_row_format FORMATS[MM_SYNTH_KINDS] = {
+        MM_ROWS_TEXT,          MM_ROWS_CONVERSATIONS, MM_ROWS_PREFERENCE,
+        MM_ROWS_CONVERSATIONS, MM_ROWS_CONVERSATIONS, MM_ROWS_CONVERSATIONS};
+    for (int kind = 0; kind < MM_SYNTH_KINDS; kind++) {
         char *path = path_in(*state, mm_synth_kind_name((mm_synth_kind)kind));
         const mm_synth_options options = {.kind = (mm_synth_kind)kind, .seed = 1, .rows = 1000};
         mm_row_reader *reader;
@@ -523,7 +571,7 @@ static void test_files_read_as_the_stages_want_them(void **state)
         CHECK_OK(mm_row_reader_open(&reader, path, MM_ROWS_AUTO, ok_err));
         do {
             CHECK_OK(mm_row_reader_next(reader, &row, ok_err));
-            if (row && kind == MM_SYNTH_RL) assert_non_null(row->gt);
+            if (row && kind >= MM_SYNTH_RL) assert_non_null(row->gt);
         } while (row);
         assert_int_equal(mm_row_reader_report(reader)->format, FORMATS[kind]);
         assert_int_equal(mm_row_reader_report(reader)->rows, 1000);
@@ -584,6 +632,7 @@ int main(void)
         cmocka_unit_test(test_conversations_are_right_and_in_the_language_asked),
         cmocka_unit_test(test_a_rejected_answer_is_wrong_foreign_or_rambling),
         cmocka_unit_test(test_rewards_have_the_right_answer),
+        cmocka_unit_test(test_facts_are_right_and_said_in_the_language_asked),
         cmocka_unit_test(test_files_read_as_the_stages_want_them),
         cmocka_unit_test(test_words_agree)};
     return cmocka_run_group_tests_name("data/synth", tests, temp_dir_make, temp_dir_remove);
