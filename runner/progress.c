@@ -227,6 +227,10 @@ static void draw_count(mm_progress *progress, const char *unit)
     else
         add_field(&line, MM_COLOR_NONE, "%s%s%s", done, is_bytes ? "" : " ", is_bytes ? "" : unit);
     if (share > 0 && share < 1 && spent_s > 1) {
+        if (!is_bytes) {
+            mm_real_text((double)progress->count / spent_s, done);
+            add_field(&line, MM_COLOR_NONE, "%s %s/s", done, unit);
+        }
         mm_duration_text(spent_s * (1 - share) / share, eta);
         add_field(&line, MM_COLOR_NONE, "eta %s", eta);
     }
