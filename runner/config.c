@@ -618,8 +618,28 @@ static mm_status take_shape(mm_config *config, int32_t vocab_size, mm_model_conf
     return MM_OK;
 }
 
+// What only one of the losses over pairs looks at must not be given to another and be forgotten.
+static mm_status check_preference(mm_config *config, mm_err *err)
+{
+    const char *loss = mm_config_text(config, "dpo_loss");
+    if (!*loss) return MM_OK;
+    const bool is_simpo = strcmp(loss, "simpo") == 0;
+    if (strcmp(loss, "sigmoid") != 0 && mm_config_real(config, "label_smoothing") > 0)
+        return MM_FAIL(err, MM_ECONFIG, "--label-smoothing: belongs to --loss sigmoid, found %s",
+                       loss);
+    if (!is_simpo && mm_config_is_set(config, "simpo_gamma"))
+        return MM_FAIL(err, MM_ECONFIG, "--gamma: belongs to --loss simpo, found %s", loss);
+    if (!is_simpo) return MM_OK;
+    const int i = must_find(config, "logp");
+    if (!is_untouched(config, i) && strcmp(config->value[i], "sum") == 0)
+        return MM_FAIL(err, MM_ECONFIG, "--logp sum: --loss simpo compares means");
+    snprintf(config->value[i], MM_HYPER_VALUE_BYTES, "mean");
+    return MM_OK;
+}
+
 mm_status mm_config_model(mm_config *config, int32_t vocab_size, mm_model_config *out, mm_err *err)
 {
+    MM_TRY(check_preference(config, err));
     MM_TRY(take_shape(config, vocab_size, out, err));
     MM_TRY(mm_model_config_resolve(out, err));
     MM_TRY(take_adapters(config, out, err));

@@ -59,8 +59,9 @@ void mm_config_decide(mm_config *config, const char *name, int64_t value);
  * processor, which is stored back (origin "processor"): a record never says "automatic". */
 mm_dtype mm_config_dtype(mm_config *config);
 
-/* The model this configuration describes; vocab_size filled in by the caller's tokenizer when 0.
- * Stores the resolved sizes back (origin "preset"), so that the record is complete. */
+/* The model this configuration describes, adapters included; vocab_size filled in by the caller's
+ * tokenizer when 0. Stores the resolved sizes back (origin "preset"), so that the record is
+ * complete. Values that do not go together are MM_ECONFIG. */
 MM_NODISCARD mm_status mm_config_model(mm_config *config, int32_t vocab_size, mm_model_config *out,
                                        mm_err *err);
 /* The record for the database; the array lives in the arena. */

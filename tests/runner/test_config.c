@@ -248,6 +248,36 @@ static void preferences_without_a_rank_train_all_weights(void **state)
     mm_arena_drop(&arena);
 }
 
+static void what_one_loss_looks_at_is_not_given_to_another(void **state)
+{
+    static const struct {
+        const char *loss;
+        const char *name;
+        const char *value;
+        bool fits;
+    } ROWS[] = {
+        {"ipo", "label-smoothing", "0.1", false}, {"sigmoid", "label-smoothing", "0.1", true},
+        {"sigmoid", "gamma", "1", false},         {"simpo", "gamma", "1", true},
+        {"simpo", "logp", "sum", false},          {"hinge", "logp", "mean", true}};
+    (void)state;
+    for (size_t i = 0; i < sizeof ROWS / sizeof ROWS[0]; i++) {
+        mm_model_config shape;
+        mm_err err = {0};
+        mm_config *config = make("dpo");
+        set(config, "loss", ROWS[i].loss, "test");
+        set(config, ROWS[i].name, ROWS[i].value, "test");
+        const mm_status status = mm_config_model(config, 300, &shape, &err);
+        CHECK_ROW(status == (ROWS[i].fits ? MM_OK : MM_ECONFIG), i);
+        if (!ROWS[i].fits) check_message(&err, ROWS[i].name);
+        mm_config_free(config);
+    }
+    mm_config *simpo = make("dpo");
+    set(simpo, "loss", "simpo", "test");
+    shape_of(simpo);
+    assert_string_equal(mm_config_text(simpo, "logp"), "mean");
+    mm_config_free(simpo);
+}
+
 /* What a run's record says makes the same configuration again. */
 static void a_record_reads_back_equal(void **state)
 {
@@ -320,6 +350,7 @@ int main(void)
         cmocka_unit_test(what_another_stage_has_is_said),
         cmocka_unit_test(adapters_fit_the_shape),
         cmocka_unit_test(preferences_without_a_rank_train_all_weights),
+        cmocka_unit_test(what_one_loss_looks_at_is_not_given_to_another),
         cmocka_unit_test(a_record_reads_back_equal),
         cmocka_unit_test(a_child_takes_shape_and_dtype_of_its_parent),
     };
