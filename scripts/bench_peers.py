@@ -54,8 +54,10 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 OUT = os.path.join(ROOT, "build", "bench", "peers")
 DATA = os.path.join(os.path.dirname(ROOT), "shared", "data")
 PAGE = os.path.join(ROOT, "docs", "benchmarks.md")
-BEGIN, END = "<!-- scripts/bench_peers.py: begin -->", "<!-- scripts/bench_peers.py: end -->"
+# The tables of the page, each between two marks: what is measured of one leaves the other.
+ENGINE, STAGE = "scripts/bench_peers.py", "scripts/bench_peers.py, stages"
 PACKAGES = ["torch==2.13.0", "transformers", "tokenizers", "trl", "peft", "numpy", "safetensors"]
+MODULES = ["numpy", "peft", "safetensors", "tokenizers", "torch", "transformers", "trl"]
 
 ROWS, LENGTH = 8, 512  # of a training step
 SHIPPED_ROWS, SHIPPED_LENGTH = 32, 340  # MiniMind's defaults for pretraining
@@ -403,14 +405,15 @@ def bpe(bench):
 
 
 def plan_of(options):
-    """[(title, seconds expected on two cores, function of a Bench)]"""
+    """[(table, title, seconds expected on two cores, function of a Bench)]"""
     plan = []
     rounds = options.rounds
     sizes = [SIZES[name] for name in options.sizes.split(",")]
 
     def add(measure, title, seconds, function):
         if measure in options.only.split(","):
-            plan.append((title, seconds, function))
+            table = STAGE if measure in STAGES or measure == "stage-memory" else ENGINE
+            plan.append((table, title, seconds, function))
 
     for size in sizes:
         add(
@@ -478,7 +481,7 @@ def plan_of(options):
 
 def install(folder):
     python = os.path.join(folder, "bin", "python")
-    probe = [python, "-c", "import numpy, peft, safetensors, tokenizers, torch, transformers, trl"]
+    probe = [python, "-c", f"import {', '.join(MODULES)}"]
     if os.path.exists(python) and subprocess.run(probe, capture_output=True).returncode == 0:
         return
     say(f"installing {', '.join(PACKAGES)} into {folder}")
@@ -509,7 +512,9 @@ def about_of(bench):
     )
 
 
-def remarks_of(bench):
+def remarks_of(bench, table):
+    if table == STAGE:
+        return "Memory: one round."
     kernels = bench.said.get("kernels", {})
     words = [f"{dtype} with {isa}" for dtype, isa in kernels.items()]
     text = f"mmrun multiplies {', '.join(words)}. " if words else ""
@@ -520,13 +525,14 @@ def remarks_of(bench):
     return text
 
 
-def keep(text):
+def keep(table, text):
+    begin, end = f"<!-- {table}: begin -->", f"<!-- {table}: end -->"
     with open(PAGE, encoding="utf-8") as file:
-        before, begin, rest = file.read().partition(BEGIN)
-    if not begin or END not in rest:
-        sys.exit(f"bench_peers: {PAGE} has no lines {BEGIN} and {END}")
+        before, found, rest = file.read().partition(begin)
+    if not found or end not in rest:
+        sys.exit(f"bench_peers: {PAGE} has no lines {begin} and {end}")
     with open(PAGE, "w", encoding="utf-8") as file:
-        file.write(f"{before}{BEGIN}\n{text}{END}{rest.partition(END)[2]}")
+        file.write(f"{before}{begin}\n{text}{end}{rest.partition(end)[2]}")
 
 
 def parse():
@@ -552,7 +558,8 @@ def parse():
     parser.add_argument("--mmrun", metavar="FILE", help="this program instead of a fresh build")
     options = parser.parse_args()
     options.rounds = options.rounds or (2 if options.quick else 5)
-    options.sizes = options.sizes or ("v2-small" if options.quick else ",".join(n for n in SIZES if n != TRIAL))
+    usual = ["v2-small"] if options.quick else [name for name in SIZES if name != TRIAL]
+    options.sizes = options.sizes or ",".join(usual)
     for given, known in ((options.only, measures.split(",")), (options.sizes, SIZES)):
         for name in given.split(","):
             if name not in known:
@@ -573,29 +580,30 @@ def main():
         options.mmrun = os.path.join(build, "mmrun")
     bench = Bench(options)
     plan = plan_of(options)
-    left = sum(seconds for _, seconds, _ in plan)
+    left = total = sum(seconds for _, _, seconds, _ in plan)
     say(f"{options.rounds} rounds, {options.threads} threads, about {left / 60:.0f} min")
     bench.prepare()
-    results, pace, started = [], 1.0, time.monotonic()
+    results, pace, started = {}, 1.0, time.monotonic()
     about = about_of(bench)
-    for title, seconds, function in plan:
+    for table, title, seconds, function in plan:
         say(f"{title} (about {pace * left / 60:.0f} min left)")
         try:
-            results += function(bench)
+            found = function(bench)
         except PeerError as error:
             say(f"  {error}")
-            results.append(Comparison(title, "", "rate", None, failed={"it": str(error)}))
+            found = [Comparison(title, "", "rate", None, failed={"it": str(error)})]
+        results.setdefault(table, []).extend(found)
         # Kept after every measure, so that a run that is stopped has not been for nothing.
         with open(options.json, "w", encoding="utf-8") as file:
-            kept = [dataclasses.asdict(result) for result in results]
+            kept = [dataclasses.asdict(result) for rows in results.values() for result in rows]
             json.dump({"about": about, "results": kept}, file, indent=1, ensure_ascii=False)
         left -= seconds
-        total = sum(each for _, each, _ in plan)
         pace = (time.monotonic() - started) / (total - left)
-    text = f"{about}\n\n{remarks_of(bench)}\n\n{table_of(results)}"
-    print(text)
-    if options.keep:
-        keep(text)
+    for table, rows in results.items():
+        text = f"{about}\n\n{remarks_of(bench, table)}\n\n{table_of(rows)}"
+        print(text)
+        if options.keep:
+            keep(table, text)
 
 
 if __name__ == "__main__":

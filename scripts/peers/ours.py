@@ -1,6 +1,7 @@
 """mmrun as its peers' counterpart: `mmrun bench ... --json`, one process a turn."""
 
 import contextlib
+import datetime
 import hashlib
 import json
 import os
@@ -13,12 +14,17 @@ from peers.worker import PeerError, clean_environment
 
 
 def seconds_of(db, stage):
-    """Steps of the run "turn" and their time; of dpo from before the reference's pass on."""
-    (run,) = db.execute("SELECT id FROM runs WHERE name = 'turn'").fetchone()
-    steps, seconds = db.execute(
-        "SELECT count(*), sum(value) / 1000 FROM metrics WHERE run_id = ? AND name = 'step_ms'",
+    """Steps of the run "turn" and their time; of dpo the time from its start to its last step,
+    which holds the reference's pass, and loading."""
+    run, started = db.execute("SELECT id, started_at FROM runs WHERE name = 'turn'").fetchone()
+    steps, seconds, ended = db.execute(
+        "SELECT count(*), sum(value) / 1000, max(time) FROM metrics"
+        " WHERE run_id = ? AND name = 'step_ms'",
         (run,),
     ).fetchone()
+    if stage.sides == 2:
+        times = [datetime.datetime.fromisoformat(text.rstrip("Z")) for text in (started, ended)]
+        seconds = (times[1] - times[0]).total_seconds()
     return {"steps": steps, "seconds": seconds}
 
 

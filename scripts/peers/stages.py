@@ -1,9 +1,10 @@
 """SFT, DPO and LoRA beside trl and peft: the rows of the table that scripts/bench_peers.py makes.
 
 Both sides train on the same rows of real conversations, an epoch a turn, in batches of MiniMind's
-sizes, with the same rate, AdamW and clipping. What is counted are the tokens of the rows; ours packs,
-trl pads to the longest of a batch. Ours is `mmrun sft|dpo|lora`, whose time is that of its steps,
-with dpo that of the reference's pass as well; trl's is the time of an epoch inside its trainer.
+sizes, with the same rate, AdamW and clipping. What is counted are the tokens of the rows; ours
+packs, trl pads to the longest of a batch. Ours is `mmrun sft|dpo|lora`, whose time is that of its
+steps, with dpo all from loading to the last step, the reference's pass included; trl's is the time
+of an epoch inside its trainer.
 """
 
 import contextlib
@@ -39,7 +40,7 @@ STAGES = {
     stage.name: stage
     for stage in (
         Stage("sft", "sft", "sft_zh.jsonl", 16, 768, 1e-5, 4, ("--system-prompt-share", 0)),
-        Stage("dpo", "dpo", "dpo_zh.jsonl", 4, 1024, 1e-6, 4, ("--beta", 0.1)),
+        Stage("dpo", "dpo", "dpo_zh.jsonl", 4, 1024, 1e-6, 4, ("--beta", 0.1), sides=2),
         Stage("lora", "sft", "lora_identity.jsonl", 32, 340, 1e-4, 2,
               ("--system-prompt-share", 0, "--rank", 16, "--targets", "q_proj+o_proj"),
               adapters=ADAPTERS),
