@@ -153,21 +153,6 @@ mm_status mm_sample_ids(mm_generator *generator, const mm_tokenizer *tokenizer, 
     return end_answer(&a);
 }
 
-mm_status mm_sample_text(mm_generator *generator, int32_t max_tokens, const mm_tokenizer *tokenizer,
-                         mm_sample_style style, const char *prompt, const mm_sampling *sampling,
-                         bool (*on_text)(void *context, const char *piece, size_t bytes),
-                         void *context, mm_str *text, mm_generation *out, mm_err *err)
-{
-    mm_status status = MM_OK;
-    mm_ids ids = {0};
-    int32_t count = 0;
-    MM_GO(add_prompt(&ids, tokenizer, style, prompt, max_tokens, &count, err));
-    MM_GO(mm_sample_ids(generator, tokenizer, &ids, sampling, on_text, context, text, out, err));
-done:
-    mm_ids_drop(&ids);
-    return status;
-}
-
 // One call of mm_sample_prompts.
 typedef struct answer_batch {
     answer *answers;

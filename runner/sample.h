@@ -26,17 +26,8 @@ typedef enum mm_sample_style { MM_SAMPLE_TEXT = 0, MM_SAMPLE_CHAT } mm_sample_st
 /* As models of a stage were taught: "pretrain" continues text, sft, lora, dpo, distill … answer. */
 mm_sample_style mm_sample_style_of(const char *stage);
 
-/* Pretrained models continue text: [bos] + prompt. on_text (may be NULL) gets each piece of
- * complete characters and may return false to stop. The answer is appended to `text` (valid UTF-8).
- * A prompt too long for the generator's max_tokens keeps its end. */
-MM_NODISCARD mm_status mm_sample_text(mm_generator *generator, int32_t max_tokens,
-                                      const mm_tokenizer *tokenizer, mm_sample_style style,
-                                      const char *prompt, const mm_sampling *sampling,
-                                      bool (*on_text)(void *context, const char *piece,
-                                                      size_t bytes),
-                                      void *context, mm_str *text, mm_generation *out, mm_err *err);
-
-/* The same from ids that are made already (runner/dialogue.h), all of them. */
+/* Answers one prompt of ids (runner/dialogue.h). on_text (may be NULL) gets each piece of complete
+ * characters and may return false to stop. The answer is appended to `text` (valid UTF-8). */
 MM_NODISCARD mm_status mm_sample_ids(mm_generator *generator, const mm_tokenizer *tokenizer,
                                      const mm_ids *ids, const mm_sampling *sampling,
                                      bool (*on_text)(void *context, const char *piece,
@@ -49,7 +40,8 @@ typedef struct mm_sample {
     mm_generation generation;
 } mm_sample;
 
-/* Answers prompts as mm_sample_text does each, with the same texts, in one batch. */
+/* Answers prompts in one batch, with the texts that each would get alone. A prompt too long for the
+ * generator's max_tokens is shortened. */
 MM_NODISCARD mm_status mm_sample_texts(mm_generator *generator, int32_t max_tokens,
                                        const mm_tokenizer *tokenizer, mm_sample_style style,
                                        mm_sample *samples, size_t n_samples,
