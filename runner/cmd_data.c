@@ -16,7 +16,7 @@ const mm_option mm_data_synth_options[] = {
     {.name = "kind",
      .type = MM_OPTION_CHOICE,
      .value = "KIND",
-     .choices = "all,pretrain,sft,preference,rl",
+     .choices = "all,pretrain,sft,preference,rl,arithmetic,persona",
      .help = "which files (all)"},
     {.name = "rows",
      .aliases = "n",
@@ -47,6 +47,24 @@ const mm_option mm_data_show_options[] = {
      .type = MM_OPTION_PATH,
      .value = "PATH|RUN",
      .help = "show tokens, and exactly which are learned"},
+    {.name = "stage",
+     .type = MM_OPTION_CHOICE,
+     .value = "STAGE",
+     .choices = "pretrain,sft,lora,dpo,distill",
+     .help =
+         "as this stage sees them: dpo wants pairs, the others refuse them, pretrain learns all"},
+    {.name = "mask",
+     .type = MM_OPTION_CHOICE,
+     .value = "KIND",
+     .choices = MM_MASK_KINDS,
+     .help = "what of a conversation is learned (all-answers)"},
+    {.name = "drop-think", .help = "without empty think blocks, as --drop-think-share draws it"},
+    {.name = "seq-len",
+     .type = MM_OPTION_INT,
+     .value = "N",
+     .min = 3,
+     .max = 1048576,
+     .help = "cut conversations as training does (with --tokenizer)"},
     {.name = "format",
      .type = MM_OPTION_CHOICE,
      .value = "FORMAT",
@@ -86,7 +104,7 @@ mm_status mm_cmd_data_synth(const mm_context *context, const mm_args *args, mm_e
     mm_status status = MM_OK;
     if (!dir) dir = "./dataset";
     MM_GO(mm_dir_make(dir, err));
-    for (int k = MM_SYNTH_PRETRAIN; k <= MM_SYNTH_RL; k++) {
+    for (int k = 0; k < MM_SYNTH_KINDS; k++) {
         mm_synth_options options = {.kind = (mm_synth_kind)k,
                                     .seed = (uint64_t)mm_args_int(args, "seed", DEFAULT_SEED),
                                     .rows = rows};
@@ -116,7 +134,11 @@ static const char CLOSE[] = "]]";
 typedef struct view {
     const mm_context *context;
     const mm_tokenizer *tokenizer; /* NULL: text only */
-    json_t *list;                  /* --json: the samples */
+    const char *path;
+    const char *stage;       /* NULL: any row goes */
+    mm_chat_options options; /* of the rendering */
+    int64_t seq_len;         /* 0: no cut */
+    json_t *list;            /* --json: the samples */
 } view;
 
 static void mark(const view *v, bool is_learned)
@@ -175,13 +197,13 @@ static void set_sample(json_t *sample, const char *key, const mm_ids *ids, const
 static mm_status show_chat(const view *v, const mm_conversation *chat, const char *what,
                            json_t *sample, mm_err *err)
 {
-    const mm_chat_options options = {0};
     mm_str text = {0};
     mm_str mask = {0};
     mm_ids ids = {0};
     mm_status status = MM_OK;
-    MM_GO(mm_chat_render(chat, &options, &text, err));
-    if (v->tokenizer) MM_GO(mm_chat_encode(v->tokenizer, chat, &options, &ids, &mask, err));
+    MM_GO(mm_chat_render(chat, &v->options, &text, err));
+    if (v->tokenizer) MM_GO(mm_chat_encode(v->tokenizer, chat, &v->options, &ids, &mask, err));
+    if (v->seq_len > 0 && ids.count > (size_t)v->seq_len) ids.count = (size_t)v->seq_len;
     if (sample) {
         char key[32];
         json_object_set_new(sample, what, mm_json_of_text(mm_str_text(&text)));
@@ -222,11 +244,22 @@ done:
     return status;
 }
 
+// A row that the stage would refuse.
+static mm_status check_stage(const view *v, const mm_row *row, mm_err *err)
+{
+    const bool is_pair = row->kind == MM_ROW_PAIR;
+    if (!v->stage || is_pair == (strcmp(v->stage, "dpo") == 0)) return MM_OK;
+    return MM_FAIL(err, MM_EFORMAT, "%s:%lld: %s", v->path, (long long)row->line,
+                   is_pair ? "a preference row (chosen and rejected); --stage dpo learns from those"
+                           : "a row without chosen and rejected; dpo learns from preference pairs");
+}
+
 static mm_status show_row(const view *v, const mm_row *row, mm_err *err)
 {
     static const char *const KINDS[] = {"text", "chat", "pair"};
     json_t *sample = NULL;
     mm_status status = MM_OK;
+    MM_TRY(check_stage(v, row, err));
     if (v->list) {
         sample = json_pack("{s:I, s:s}", "line", (json_int_t)row->line, "kind", KINDS[row->kind]);
     } else {
@@ -252,42 +285,61 @@ done:
     return status;
 }
 
+static mm_status read_view(view *v, const mm_context *context, const mm_args *args, mm_err *err)
+{
+    const char *mask = mm_args_text(args, "mask");
+    v->context = context;
+    v->path = mm_args_at(args, 0);
+    v->stage = mm_args_text(args, "stage");
+    v->seq_len = mm_args_int(args, "seq-len", 0);
+    v->options.drop_empty_think = mm_args_has(args, "drop-think");
+    if (v->stage && strcmp(v->stage, "pretrain") == 0) v->options.mask = MM_MASK_ALL;
+    return mask ? mm_mask_kind_parse(mask, &v->options.mask, err) : MM_OK;
+}
+
+static void show_end(const view *v, const mm_row_reader *reader, bool has_chat)
+{
+    const mm_context *context = v->context;
+    if (v->list) {
+        json_t *object =
+            json_pack("{s:o, s:s, s:s, s:O}", "path", mm_json_of_text(v->path), "format",
+                      mm_row_format_name(mm_row_reader_report(reader)->format), "mask",
+                      mm_mask_kind_name(v->options.mask), "samples", v->list);
+        mm_out_json(object);
+        json_decref(object);
+    } else if (has_chat && !v->tokenizer) {
+        mm_say(context, "--tokenizer PATH shows which tokens are learned.");
+    } else if (has_chat && !context->color_out) {
+        mm_say(context, "Between %s and %s stands what is learned.", OPEN, CLOSE);
+    } else if (has_chat) {
+        mm_say(context, "What is learned is green.");
+    }
+}
+
 mm_status mm_cmd_data_show(const mm_context *context, const mm_args *args, mm_err *err)
 {
     mm_row_reader *reader = NULL;
     mm_tokenizer *tokenizer = NULL;
     mm_row_format format = MM_ROWS_AUTO;
-    view v = {.context = context, .list = context->json ? json_array() : NULL};
-    const char *path = mm_args_at(args, 0);
+    view v = {.list = context->json ? json_array() : NULL};
     const char *named = mm_args_text(args, "tokenizer");
     const char *format_name = mm_args_text(args, "format");
     const int64_t wanted = mm_args_int(args, "rows", DEFAULT_SAMPLES);
     const mm_row *row = NULL;
+    bool has_chat = false;
     mm_status status = MM_OK;
+    MM_GO(read_view(&v, context, args, err));
     if (format_name) MM_GO(mm_row_format_parse(format_name, &format, err));
     if (named) MM_GO(mm_context_tokenizer(context, named, &tokenizer, err));
     v.tokenizer = tokenizer;
-    MM_GO(mm_row_reader_open(&reader, path, format, err));
-    bool has_chat = false;
+    MM_GO(mm_row_reader_open(&reader, v.path, format, err));
     for (int64_t i = 0; i < wanted && !mm_out_failed(); i++) {
         MM_GO(mm_row_reader_next(reader, &row, err));
         if (!row) break;
         has_chat |= row->kind != MM_ROW_TEXT;
         MM_GO(show_row(&v, row, err));
     }
-    if (v.list) {
-        json_t *object =
-            json_pack("{s:o, s:s, s:O}", "path", mm_json_of_text(path), "format",
-                      mm_row_format_name(mm_row_reader_report(reader)->format), "samples", v.list);
-        mm_out_json(object);
-        json_decref(object);
-    } else if (has_chat && tokenizer && !context->color_out) {
-        mm_say(context, "Between %s and %s stands what is learned.", OPEN, CLOSE);
-    } else if (has_chat && tokenizer) {
-        mm_say(context, "What is learned is green.");
-    } else if (has_chat) {
-        mm_say(context, "--tokenizer PATH shows which tokens are learned.");
-    }
+    show_end(&v, reader, has_chat);
 done:
     json_decref(v.list);
     mm_row_reader_close(reader);

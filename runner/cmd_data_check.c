@@ -18,7 +18,13 @@ const mm_option mm_data_check_options[] = {
      .value = "N",
      .min = 4,
      .max = 1048576,
-     .help = "say how many rows are longer than this (with --tokenizer; 340)"},
+     .help = "say how many rows are longer, and how many have nothing to learn within it (with "
+             "--tokenizer; 340)"},
+    {.name = "mask",
+     .type = MM_OPTION_CHOICE,
+     .value = "KIND",
+     .choices = MM_MASK_KINDS,
+     .help = "what of a conversation is learned (all-answers)"},
     {.name = "format",
      .type = MM_OPTION_CHOICE,
      .value = "FORMAT",
@@ -56,7 +62,9 @@ typedef struct finding {
     size_t capacity;
     lengths bytes;
     lengths tokens;
-    int64_t too_long; /* rows over --seq-len tokens */
+    int64_t too_long;    /* rows with a side over --seq-len tokens */
+    int64_t unlearned;   /* rows with a side that has nothing to learn within it */
+    int64_t equal_pairs; /* chosen and rejected are the same */
     int64_t duplicates;
     int64_t duplicate_of[DUPLICATES_SHOWN][2]; /* line, earlier line */
     mm_status status;
@@ -79,31 +87,65 @@ static mm_status keep_key(finding *f, row_key key, mm_err *err)
     return MM_OK;
 }
 
-static mm_status add_chat(const mm_conversation *chat, const mm_tokenizer *tokenizer, mm_str *text,
-                          mm_ids *ids, mm_err *err)
+/* How rows are looked at. */
+typedef struct check_options {
+    mm_row_format format;
+    const mm_tokenizer *tokenizer; /* NULL: no tokens */
+    int64_t seq_len;
+    mm_mask_kind mask;
+} check_options;
+
+/* Text and ids of a row as training would see them. */
+typedef struct rendered {
+    mm_str text;
+    mm_str mask;
+    mm_ids ids;
+    bool is_too_long;
+    bool is_unlearned;
+    bool is_equal_pair;
+} rendered;
+
+static mm_status add_chat(const mm_conversation *chat, const check_options *options, rendered *out,
+                          mm_err *err)
 {
-    const mm_chat_options options = {0};
-    MM_TRY(mm_chat_render(chat, &options, text, err));
-    if (tokenizer) MM_TRY(mm_chat_encode(tokenizer, chat, &options, ids, NULL, err));
+    const mm_chat_options how = {.mask = options->mask};
+    const size_t first = out->ids.count;
+    if (!options->tokenizer) return mm_chat_render(chat, &how, &out->text, err);
+    mm_str_clear(&out->mask);
+    MM_TRY(mm_chat_encode_text(options->tokenizer, chat, &how, &out->text, &out->ids, &out->mask,
+                               err));
+    const int64_t n = (int64_t)(out->ids.count - first);
+    bool is_learned = false;
+    // The first token is never predicted.
+    for (int64_t i = 1; i < n && i < options->seq_len; i++)
+        is_learned |= out->mask.data[i] != 0;
+    out->is_too_long |= n > options->seq_len;
+    out->is_unlearned |= !is_learned;
     return MM_OK;
 }
 
-/* Text and ids of a row as training would see them. */
-static mm_status render_row(const mm_row *row, const mm_tokenizer *tokenizer, mm_str *text,
-                            mm_ids *ids, mm_err *err)
+static mm_status render_row(const mm_row *row, const check_options *options, rendered *out,
+                            mm_err *err)
 {
-    mm_str_clear(text);
-    ids->count = 0;
+    mm_str_clear(&out->text);
+    out->ids.count = 0;
+    out->is_too_long = out->is_unlearned = out->is_equal_pair = false;
     if (row->kind == MM_ROW_TEXT) {
-        mm_str_add_bytes(text, row->text, row->text_bytes);
-        if (tokenizer)
-            MM_TRY(mm_tokenizer_encode(tokenizer, row->text, row->text_bytes, MM_ADDED_PARSE, ids,
-                                       err));
-    } else {
-        MM_TRY(add_chat(&row->chat, tokenizer, text, ids, err));
-        if (row->kind == MM_ROW_PAIR) MM_TRY(add_chat(&row->rejected, tokenizer, text, ids, err));
+        mm_str_add_bytes(&out->text, row->text, row->text_bytes);
+        if (options->tokenizer)
+            MM_TRY(mm_tokenizer_encode(options->tokenizer, row->text, row->text_bytes,
+                                       MM_ADDED_PARSE, &out->ids, err));
+        out->is_too_long = (int64_t)out->ids.count > options->seq_len;
+        return mm_str_check(&out->text, err);
     }
-    return mm_str_check(text, err);
+    MM_TRY(add_chat(&row->chat, options, out, err));
+    const size_t half = out->text.length;
+    if (row->kind == MM_ROW_PAIR) {
+        MM_TRY(add_chat(&row->rejected, options, out, err));
+        out->is_equal_pair = out->text.length == 2 * half &&
+                             memcmp(out->text.data, out->text.data + half, half) == 0;
+    }
+    return mm_str_check(&out->text, err);
 }
 
 static uint64_t hash_of(const mm_str *text)
@@ -115,35 +157,37 @@ static uint64_t hash_of(const mm_str *text)
     return hash;
 }
 
-static mm_status read_rows(const mm_context *context, finding *f, mm_row_format format,
-                           const mm_tokenizer *tokenizer, int64_t seq_len, mm_err *err)
+static mm_status read_rows(const mm_context *context, finding *f, const check_options *options,
+                           mm_err *err)
 {
     mm_row_reader *reader = NULL;
     mm_progress *progress = NULL;
-    mm_str text = {0};
-    mm_ids ids = {0};
+    rendered row_text = {.is_too_long = false};
     mm_status status = MM_OK;
-    MM_GO(mm_row_reader_open(&reader, f->path, format, err));
+    MM_GO(mm_row_reader_open(&reader, f->path, options->format, err));
     MM_GO(mm_progress_new(&progress, context, f->path, err));
     while (true) {
         const mm_row *row = NULL;
         MM_GO(mm_row_reader_next(reader, &row, err));
         if (!row) break;
-        MM_GO(render_row(row, tokenizer, &text, &ids, err));
-        const row_key key = {.hash = hash_of(&text),
+        MM_GO(render_row(row, options, &row_text, err));
+        const row_key key = {.hash = hash_of(&row_text.text),
                              .line = row->line,
-                             .bytes = (uint32_t)text.length,
-                             .tokens = (uint32_t)ids.count};
+                             .bytes = (uint32_t)row_text.text.length,
+                             .tokens = (uint32_t)row_text.ids.count};
         MM_GO(keep_key(f, key, err));
-        if ((int64_t)ids.count > seq_len) f->too_long++;
+        f->too_long += row_text.is_too_long;
+        f->unlearned += row_text.is_unlearned;
+        f->equal_pairs += row_text.is_equal_pair;
         if (f->count % 256 == 0) mm_progress_count(progress, f->count, 0, "rows");
     }
     f->report = *mm_row_reader_report(reader);
 done:
     mm_progress_end(progress);
     mm_row_reader_close(reader);
-    mm_ids_drop(&ids);
-    mm_str_drop(&text);
+    mm_ids_drop(&row_text.ids);
+    mm_str_drop(&row_text.mask);
+    mm_str_drop(&row_text.text);
     return status;
 }
 
@@ -208,14 +252,13 @@ static void find_duplicates(finding *f)
     }
 }
 
-static void examine(const mm_context *context, finding *f, mm_row_format format,
-                    const mm_tokenizer *tokenizer, int64_t seq_len)
+static void examine(const mm_context *context, finding *f, const check_options *options)
 {
     struct stat info;
     if (stat(f->path, &info) == 0) f->file_bytes = info.st_size;
-    f->status = read_rows(context, f, format, tokenizer, seq_len, &f->err);
+    f->status = read_rows(context, f, options, &f->err);
     if (f->status == MM_OK) f->status = measure(f, false, &f->bytes, &f->err);
-    if (f->status == MM_OK && tokenizer) f->status = measure(f, true, &f->tokens, &f->err);
+    if (f->status == MM_OK && options->tokenizer) f->status = measure(f, true, &f->tokens, &f->err);
     if (f->status == MM_OK) find_duplicates(f);
     if (f->status == MM_OK) f->status = mm_row_report_check(&f->report, f->path, false, &f->err);
     if (f->status == MM_OK && f->report.rows == 0)
@@ -260,6 +303,9 @@ static json_t *finding_json(const finding *f, bool has_tokens)
     json_object_set_new(object, "tokens", has_tokens ? lengths_json(&f->tokens) : json_null());
     json_object_set_new(object, "rows_over_seq_len",
                         has_tokens ? json_integer(f->too_long) : json_null());
+    json_object_set_new(object, "rows_without_label",
+                        has_tokens ? json_integer(f->unlearned) : json_null());
+    json_object_set_new(object, "equal_pairs", json_integer(f->equal_pairs));
     json_object_set_new(object, "duplicates", json_integer(f->duplicates));
     return object;
 }
@@ -292,6 +338,9 @@ static mm_status print_lengths(const mm_context *context, const finding *f, bool
         mm_out("  %.2f bytes per token; %lld of %zu rows are longer than %lld tokens\n",
                (double)f->bytes.total / (double)f->tokens.total, (long long)f->too_long, f->count,
                (long long)seq_len);
+    if (f->unlearned > 0)
+        mm_out("  %lld rows have nothing to learn within them and will be left out\n",
+               (long long)f->unlearned);
     return MM_OK;
 }
 
@@ -340,28 +389,34 @@ static mm_status print_finding(const mm_context *context, const finding *f, bool
         mm_out("%sline %lld = line %lld", i == 0 ? ": " : ", ", (long long)f->duplicate_of[i][0],
                (long long)f->duplicate_of[i][1]);
     mm_out("%s\n", f->duplicates > DUPLICATES_SHOWN ? ", ..." : "");
+    if (f->equal_pairs > 0)
+        mm_out(
+            "  equal pairs %lld: chosen and rejected are the same, nothing is learned from them\n",
+            (long long)f->equal_pairs);
     return print_lengths(context, f, has_tokens, seq_len, err);
 }
 
 mm_status mm_cmd_data_check(const mm_context *context, const mm_args *args, mm_err *err)
 {
     mm_tokenizer *tokenizer = NULL;
-    mm_row_format format = MM_ROWS_AUTO;
     json_t *list = context->json ? json_array() : NULL;
+    const char *mask = mm_args_text(args, "mask");
     const char *named = mm_args_text(args, "tokenizer");
     const char *format_name = mm_args_text(args, "format");
-    const int64_t seq_len = mm_args_int(args, "seq-len", DEFAULT_SEQ_LEN);
+    check_options options = {.seq_len = mm_args_int(args, "seq-len", DEFAULT_SEQ_LEN)};
     mm_status status = MM_OK;
     mm_status worst = MM_OK;
-    if (format_name) MM_GO(mm_row_format_parse(format_name, &format, err));
+    if (format_name) MM_GO(mm_row_format_parse(format_name, &options.format, err));
+    if (mask) MM_GO(mm_mask_kind_parse(mask, &options.mask, err));
     if (named) MM_GO(mm_context_tokenizer(context, named, &tokenizer, err));
+    options.tokenizer = tokenizer;
     for (size_t i = 0; i < mm_args_count(args); i++) {
         finding f = {.path = mm_args_at(args, i)};
-        examine(context, &f, format, tokenizer, seq_len);
+        examine(context, &f, &options);
         if (list)
             json_array_append_new(list, finding_json(&f, tokenizer != NULL));
         else
-            status = print_finding(context, &f, tokenizer != NULL, seq_len, err);
+            status = print_finding(context, &f, tokenizer != NULL, options.seq_len, err);
         // All files are looked at; the first bad one is the error.
         if (f.status != MM_OK && worst == MM_OK) {
             worst = f.status;

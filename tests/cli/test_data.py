@@ -13,7 +13,8 @@ class TestSynth(harness.CliTest):
     def test_writes_every_kind_with_held_out_rows(self):
         paths = self.run_mmrun("data", "synth", "--rows", "100").out.split()
         self.assertEqual(paths, [f"./dataset/{kind}{end}.jsonl"
-                                 for kind in ("pretrain", "sft", "preference", "rl")
+                                 for kind in ("pretrain", "sft", "preference", "rl",
+                                              "arithmetic", "persona")
                                  for end in ("", "_val")])
         for path in paths:
             rows = [json.loads(line) for line in self.read(path).splitlines()]
