@@ -101,16 +101,6 @@ done:
     return status;
 }
 
-mm_status mm_load_verify(mm_store *store, int64_t checkpoint_id, mm_err *err)
-{
-    mm_arena arena = {0};
-    mm_blob *blobs = NULL;
-    size_t n = 0;
-    const mm_status status = mm_checkpoint_blobs(store, checkpoint_id, &arena, &blobs, &n, err);
-    mm_arena_drop(&arena);
-    return status;
-}
-
 static mm_status load_parts(mm_loaded *out, mm_store *store, const char *reference, bool merged,
                             mm_err *err)
 {

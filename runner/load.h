@@ -43,12 +43,10 @@ mm_blob mm_blob_of(const mm_tensor *tensor, const char *name, const float *data)
 MM_NODISCARD mm_status mm_save_run(mm_store *store, const mm_run_new *run, const mm_model *model,
                                    const mm_tokenizer *tokenizer, int64_t base_id, int64_t *run_id,
                                    mm_err *err);
-/* Compares names, shapes, digests and state of a checkpoint with its own digest: what the chunks'
- * hashes do not cover. */
-MM_NODISCARD mm_status mm_load_verify(mm_store *store, int64_t checkpoint_id, mm_err *err);
-/* Fills the model from a checkpoint. Adapters of the checkpoint come into a model without adapters
- * merged into the weights; adapters of a model that the checkpoint lacks stay as they are. A tensor
- * of the base that the checkpoint lacks, or adapters of another form, are errors. */
+/* Fills the model from a checkpoint, after comparing names, shapes, digests and state with its own
+ * digest. Adapters of the checkpoint come into a model without adapters merged into the weights;
+ * adapters of a model that the checkpoint lacks stay as they are. A tensor of the base that the
+ * checkpoint lacks, or adapters of another form, are errors. */
 MM_NODISCARD mm_status mm_load_weights(mm_model *model, mm_store *store,
                                        const mm_checkpoint_info *checkpoint, mm_err *err);
 /* Merges the adapters of another run (`--lora RUN`) into the weights of a loaded one; several
