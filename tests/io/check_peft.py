@@ -2,9 +2,9 @@
 """Adapters of the engine in peft, and those of peft in the engine.
 
 For a Qwen3-shaped and a Llama-shaped model: peft loads the exported adapters over the exported base
-and gives the engine's logits, merge_and_unload gives the engine's merged weights; adapters that peft
-makes, trains and saves give peft's logits in the engine, also with rslora; what the engine lacks is
-refused by its name. Exit 77, which CTest counts as skipped, where peft or torch is missing.
+and gives the engine's logits, merge_and_unload gives the engine's merged weights; adapters that
+peft makes, trains and saves give peft's logits in the engine, also with rslora; what the engine
+lacks is refused by its name. Exit 77, which CTest counts as skipped, where peft or torch is missing.
 
 usage: check_peft.py PEFT_TOOL
 """
@@ -124,7 +124,8 @@ def check_refusals(tool, folder):
 
     for fails, changes in (("use_dora", {"use_dora": True}), ("bias", {"bias": "all"}),
                            ("rank_pattern", {"rank_pattern": {"q_proj": 2}}),
-                           ("LORA", {"peft_type": "IA3"}), ("pissa", {"init_lora_weights": "pissa"}),
+                           ("LORA", {"peft_type": "IA3"}),
+                           ("pissa", {"init_lora_weights": "pissa"}),
                            ("lm_head", {"target_modules": ["lm_head"]}), ("\"r\"", {"r": 0}),
                            ("lora_alpha", {"lora_alpha": "x"}), ("expected", {"r": 2}),
                            ("missing", {"target_modules": ["q_proj", "v_proj"]}),
