@@ -293,7 +293,7 @@ static void test_a_batch_without_labels_changes_nothing(void **state)
     double logprobs[MAX_TOKENS];
     double weights[MAX_TOKENS];
     for (int i = 0; i < MAX_TOKENS; i++)
-        weights[i] = logprobs[i] = NAN; // must be neither read nor left
+        weights[i] = logprobs[i] = (double)NAN; // must be neither read nor left
     CHECK_OK(mm_engine_forward(made.engine, &data.batch, 0, logprobs, &loss, failure));
     assert_true(loss.sum == 0 && loss.count == 0);
     CHECK_OK(mm_engine_backward_weighted(made.engine, &data.batch, weights, 1, 0, failure));

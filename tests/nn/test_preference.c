@@ -123,7 +123,7 @@ static void test_simpo_has_no_reference(void **state)
     const mm_preference preference = {.kind = MM_PREFERENCE_SIMPO, .beta = 2, .gamma = 1};
     mm_pair pair = PAIRS[1];
     const mm_pair_loss expected = mm_preference_loss(&preference, &pair);
-    pair.reference_chosen = NAN;
+    pair.reference_chosen = (double)NAN;
     pair.reference_rejected = 1e9;
     const mm_pair_loss found = mm_preference_loss(&preference, &pair);
     assert_memory_equal(&found, &expected, sizeof found);
@@ -148,7 +148,7 @@ static void test_far_apart_answers_stay_finite(void **state)
     const mm_pair lost = {.chosen = -1e7, .chosen_tokens = 1, .rejected_tokens = 1};
     assert_true(mm_preference_loss(&sigmoid, &lost).loss == 1e8);
     assert_true(mm_preference_loss(&sigmoid, &lost).d_chosen == -10);
-    const mm_pair broken = {.chosen = NAN, .chosen_tokens = 1, .rejected_tokens = 1};
+    const mm_pair broken = {.chosen = (double)NAN, .chosen_tokens = 1, .rejected_tokens = 1};
     for (int kind = MM_PREFERENCE_SIGMOID; kind <= MM_PREFERENCE_SIMPO; kind++) {
         const mm_preference preference = {.kind = (mm_preference_kind)kind, .beta = 1};
         assert_true(isnan(mm_preference_loss(&preference, &broken).loss));
