@@ -84,6 +84,7 @@ static mm_status load_run(mm_page *page, int64_t id, mm_page_run *run, mm_err *e
     MM_TRY(mm_store_series(store, id, arena, &run->series, &run->n_series, err));
     MM_TRY(mm_store_datasets(store, id, arena, &run->datasets, &run->n_datasets, err));
     MM_TRY(mm_store_events(store, id, arena, &run->events, &run->n_events, err));
+    MM_TRY(mm_store_results(store, id, arena, &run->results, &run->n_results, err));
     MM_TRY(mm_store_attempts(store, id, arena, &run->attempts, &run->n_attempts, err));
     if (mm_page_series(run, "val_loss"))
         MM_TRY(mm_store_curve(store, id, "val_loss", MM_REPORT_BUCKETS_MAX, arena, &run->val_curve,
@@ -94,6 +95,8 @@ static mm_status load_run(mm_page *page, int64_t id, mm_page_run *run, mm_err *e
     newer(page, run->info.ended_ms);
     for (size_t i = 0; i < run->n_events; i++)
         newer(page, run->events[i].time_ms);
+    for (size_t i = 0; i < run->n_results; i++)
+        newer(page, run->results[i].created_ms);
     for (size_t i = 0; i < run->n_attempts; i++)
         newer(page, run->attempts[i].ended_ms);
     return MM_OK;

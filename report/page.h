@@ -39,6 +39,8 @@ typedef struct mm_page_run {
     size_t n_attempts;
     mm_generation_row *generations; /* of runs with a colour only */
     size_t n_generations;
+    mm_result *results;
+    size_t n_results;
     mm_bucket *val_curve; /* of val_loss */
     size_t n_val;
     const char *tokenizer; /* what identifies it: a digest or a name; NULL: not recorded */
@@ -113,6 +115,8 @@ void mm_section_leaderboard(mm_page *page);
 void mm_section_settings(mm_page *page);
 MM_NODISCARD mm_status mm_section_curves(mm_page *page, mm_err *err);
 MM_NODISCARD mm_status mm_section_sweep(mm_page *page, mm_err *err);
+MM_NODISCARD mm_status mm_section_adapters(mm_page *page, mm_err *err);
+MM_NODISCARD mm_status mm_section_results(mm_page *page, mm_err *err);
 MM_NODISCARD mm_status mm_section_generations(mm_page *page, mm_err *err);
 MM_NODISCARD mm_status mm_section_lineage(mm_page *page, mm_err *err);
 MM_NODISCARD mm_status mm_section_environment(mm_page *page, mm_err *err);

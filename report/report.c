@@ -82,12 +82,11 @@ static const struct {
     const char *id;
     const char *name;
 } contents[] = {
-    {"verdict", "Verdict"},     {"runs", "Runs"},
-    {"settings", "Settings"},   {"curves", "Curves"},
-    {"sweep", "Sweep"},         {"generations", "Answers"},
-    {"lineage", "Lineage"},     {"environment", "Environment"},
-    {"events", "Events"},       {"data", "Data"},
-    {"reproduce", "Reproduce"}, {"method", "Method"},
+    {"verdict", "Verdict"},         {"runs", "Runs"},           {"settings", "Settings"},
+    {"curves", "Curves"},           {"sweep", "Sweep"},         {"adapters", "Adapters"},
+    {"results", "Results"},         {"generations", "Answers"}, {"lineage", "Lineage"},
+    {"environment", "Environment"}, {"events", "Events"},       {"data", "Data"},
+    {"reproduce", "Reproduce"},     {"method", "Method"},
 };
 
 static bool has_section(const mm_str *body, const char *id)
@@ -121,6 +120,8 @@ static mm_status write_sections(mm_page *page, mm_err *err)
     mm_section_settings(page);
     MM_TRY(mm_section_curves(page, err));
     MM_TRY(mm_section_sweep(page, err));
+    MM_TRY(mm_section_adapters(page, err));
+    MM_TRY(mm_section_results(page, err));
     MM_TRY(mm_section_generations(page, err));
     MM_TRY(mm_section_lineage(page, err));
     MM_TRY(mm_section_environment(page, err));

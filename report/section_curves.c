@@ -15,27 +15,42 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What is known about a metric by its name (docs: contract). */
+/* Runs whose loss is of tokens, and runs whose loss is of pairs, are never in one chart. */
+typedef enum runs_of { RUNS_ALL = 0, RUNS_OF_TOKENS, RUNS_OF_PAIRS } runs_of;
+
+enum { PARTS = 2 };
+
+/* What is known about a metric, or two that belong into one chart, by name (docs: contract). */
 typedef struct metric_kind {
-    const char *name;
+    const char *names[PARTS];
+    const char *parts[PARTS]; /* what tells them apart; NULL: one metric */
     const char *title;
     const char *unit;
     double smoothing;
     double log_ratio;
+    runs_of runs;
     bool is_main; /* shown openly; the rest is folded */
 } metric_kind;
 
+// clang-format off
 static const metric_kind kinds[] = {
-    {"loss", "Training loss", "nats per token", 0.8, 0, true},
-    {"val_loss", "Validation loss", "nats per token", 0, 0, true},
-    {"lr", "Learning rate", "", 0, 0, true},
-    {"grad_norm", "Gradient norm", "before clipping", 0.8, 300, true},
-    {"tokens_per_s", "Throughput", "tokens per second", 0.8, 0, true},
-    {"val_bpb", "Validation bits per byte", "bits per byte", 0, 0, false},
-    {"perplexity", "Validation perplexity", "", 0, 30, false},
-    {"step_ms", "Time of a step", "milliseconds", 0.8, 300, false},
-    {"mem_bytes", "Memory", "bytes", 0, 0, false},
+    {{"loss"}, {NULL}, "Training loss", "nats per token", 0.8, 0, RUNS_OF_TOKENS, true},
+    {{"val_loss"}, {NULL}, "Validation loss", "nats per token", 0, 0, RUNS_OF_TOKENS, true},
+    {{"val_loss", "loss"}, {"held-out pairs", "training pairs"}, "Preference loss", "", 0, 0, RUNS_OF_PAIRS, true},
+    {{"dpo/val_margin", "dpo/margin"}, {"held-out pairs", "training pairs"}, "Margin", "chosen over rejected", 0, 0, RUNS_ALL, true},
+    {{"dpo/val_accuracy", "dpo/accuracy"}, {"held-out pairs", "training pairs"}, "Preference accuracy", "share of pairs", 0, 0, RUNS_ALL, true},
+    {{"dpo/logp_chosen", "dpo/logp_rejected"}, {"chosen", "rejected"}, "Log-probability of the answers", "nats", 0.8, 0, RUNS_ALL, true},
+    {{"distill/kl"}, {NULL}, "Distance to the teacher", "KL divergence per token", 0.8, 0, RUNS_ALL, true},
+    {{"distill/ce"}, {NULL}, "Cross entropy with the labels", "nats per token", 0.8, 0, RUNS_ALL, true},
+    {{"lr"}, {NULL}, "Learning rate", "", 0, 0, RUNS_ALL, true},
+    {{"grad_norm"}, {NULL}, "Gradient norm", "before clipping", 0.8, 300, RUNS_ALL, true},
+    {{"tokens_per_s"}, {NULL}, "Throughput", "tokens per second", 0.8, 0, RUNS_ALL, true},
+    {{"val_bpb"}, {NULL}, "Validation bits per byte", "bits per byte", 0, 0, RUNS_ALL, false},
+    {{"perplexity"}, {NULL}, "Validation perplexity", "", 0, 30, RUNS_ALL, false},
+    {{"step_ms"}, {NULL}, "Time of a step", "milliseconds", 0.8, 300, RUNS_ALL, false},
+    {{"mem_bytes"}, {NULL}, "Memory", "bytes", 0, 0, RUNS_ALL, false},
 };
+// clang-format on
 enum { N_KINDS = sizeof kinds / sizeof *kinds };
 
 enum {
@@ -47,8 +62,8 @@ enum {
 
 typedef struct curve_sheet {
     mm_page *page;
-    const char **names; /* metrics to draw, the known ones first */
-    size_t n_names;
+    metric_kind *panels; /* charts to draw, the known ones first */
+    size_t n_panels;
     size_t n_left_out;
     size_t buckets; /* per coloured curve */
     mm_str xs;      /* JSON: the step axes, each once */
@@ -56,48 +71,61 @@ typedef struct curve_sheet {
     size_t n_xs;
 } curve_sheet;
 
-static const metric_kind *kind_of(const char *name)
+static bool is_wanted(const metric_kind *kind, const mm_page_run *run)
+{
+    return kind->runs == RUNS_ALL || (kind->runs == RUNS_OF_PAIRS) == mm_run_is_preference(run);
+}
+
+static bool has_points(const mm_page *page, const metric_kind *kind)
+{
+    for (size_t i = 0; i < page->n_runs; i++)
+        for (size_t part = 0; part < PARTS && is_wanted(kind, &page->runs[i]); part++)
+            if (kind->names[part] && mm_page_series(&page->runs[i], kind->names[part])) return true;
+    return false;
+}
+
+// `tokens` is an axis, not a curve.
+static bool is_known(const char *name)
 {
     for (size_t i = 0; i < N_KINDS; i++)
-        if (strcmp(kinds[i].name, name) == 0) return &kinds[i];
-    return NULL;
+        for (size_t part = 0; part < PARTS; part++)
+            if (kinds[i].names[part] && strcmp(kinds[i].names[part], name) == 0) return true;
+    return strcmp(name, "tokens") == 0;
 }
 
-static int by_kind(const void *a, const void *b)
+static int by_name(const void *a, const void *b)
 {
-    const char *x = *(const char *const *)a;
-    const char *y = *(const char *const *)b;
-    const metric_kind *kx = kind_of(x);
-    const metric_kind *ky = kind_of(y);
-    if (kx && ky) return (kx > ky) - (kx < ky);
-    if (kx || ky) return kx ? -1 : 1;
-    return strcmp(x, y);
+    return strcmp(((const metric_kind *)a)->names[0], ((const metric_kind *)b)->names[0]);
 }
 
-// Every metric with points, once; `tokens` is an axis, not a curve.
-static mm_status collect_names(curve_sheet *drawing, mm_err *err)
+// Every metric with points, once.
+static mm_status collect_panels(curve_sheet *drawing, mm_err *err)
 {
     mm_page *page = drawing->page;
-    size_t total = 0;
+    size_t total = N_KINDS;
     for (size_t i = 0; i < page->n_runs; i++)
         total += page->runs[i].n_series;
-    drawing->names = mm_arena_alloc(&page->arena, (total + 1) * sizeof *drawing->names);
-    if (!drawing->names) return MM_FAIL(err, MM_ENOMEM, "collecting metrics");
+    drawing->panels = mm_arena_alloc(&page->arena, total * sizeof *drawing->panels);
+    if (!drawing->panels) return MM_FAIL(err, MM_ENOMEM, "collecting metrics");
+    size_t n = 0;
+    for (size_t i = 0; i < N_KINDS; i++)
+        if (has_points(page, &kinds[i])) drawing->panels[n++] = kinds[i];
+    const size_t n_known = n;
     for (size_t i = 0; i < page->n_runs; i++) {
         for (size_t j = 0; j < page->runs[i].n_series; j++) {
             const char *name = page->runs[i].series[j].name;
-            bool is_new = strcmp(name, "tokens") != 0;
-            for (size_t k = 0; k < drawing->n_names && is_new; k++)
-                is_new = strcmp(drawing->names[k], name) != 0;
-            if (is_new) drawing->names[drawing->n_names++] = name;
+            bool is_new = !is_known(name);
+            for (size_t k = n_known; k < n && is_new; k++)
+                is_new = strcmp(drawing->panels[k].names[0], name) != 0;
+            if (is_new)
+                drawing->panels[n++] =
+                    (metric_kind){.names = {name}, .title = name, .unit = "", .log_ratio = 1000};
         }
     }
-    qsort(drawing->names, drawing->n_names, sizeof *drawing->names, by_kind);
-    if (drawing->n_names > MM_REPORT_CHARTS_MAX) {
-        drawing->n_left_out = drawing->n_names - MM_REPORT_CHARTS_MAX;
-        drawing->n_names = MM_REPORT_CHARTS_MAX;
-    }
-    const size_t coloured = drawing->n_names * page->n_coloured;
+    qsort(drawing->panels + n_known, n - n_known, sizeof *drawing->panels, by_name);
+    drawing->n_panels = n < MM_REPORT_CHARTS_MAX ? n : MM_REPORT_CHARTS_MAX;
+    drawing->n_left_out = n - drawing->n_panels;
+    const size_t coloured = drawing->n_panels * page->n_coloured;
     const size_t share = coloured > 0 ? MM_REPORT_POINTS / coloured : MM_REPORT_BUCKETS_MAX;
     drawing->buckets = share > MM_REPORT_BUCKETS_MAX   ? MM_REPORT_BUCKETS_MAX
                        : share < MM_REPORT_BUCKETS_MIN ? MM_REPORT_BUCKETS_MIN
@@ -161,6 +189,7 @@ static mm_status add_series_data(curve_sheet *drawing, const mm_chart_series *se
     size_t axis;
     MM_TRY(add_axis(drawing, series->buckets, series->n_buckets, &axis, err));
     mm_str_addf(data, "{\"r\":%zu,\"x\":%zu", series->run_idx, axis);
+    if (series->part > 0) mm_str_addf(data, ",\"p\":%d", series->part);
     add_values(data, "v", series, mean_of);
     bool has_band = false;
     bool has_bad = false;
@@ -187,14 +216,18 @@ static mm_status add_series_data(curve_sheet *drawing, const mm_chart_series *se
     return MM_OK;
 }
 
-static mm_status load_series(curve_sheet *drawing, const char *name, mm_chart_series *series,
+// One curve per run and part; the first parts first, so that a run's marker belongs to them.
+static mm_status load_series(curve_sheet *drawing, const metric_kind *kind, mm_chart_series *series,
                              size_t *count, mm_err *err)
 {
     mm_page *page = drawing->page;
     *count = 0;
-    for (size_t i = 0; i < page->n_runs; i++) {
-        mm_page_run *run = &page->runs[i];
-        if (!mm_page_series(run, name)) continue;
+    for (size_t i = 0; i < page->n_runs * PARTS; i++) {
+        const size_t part = i / page->n_runs;
+        const size_t run_idx = i % page->n_runs;
+        const mm_page_run *run = &page->runs[run_idx];
+        const char *name = kind->names[part];
+        if (!name || !is_wanted(kind, run) || !mm_page_series(run, name)) continue;
         mm_bucket *buckets = NULL;
         size_t n = 0;
         MM_TRY(
@@ -204,7 +237,8 @@ static mm_status load_series(curve_sheet *drawing, const char *name, mm_chart_se
         if (n == 0) continue;
         series[(*count)++] = (mm_chart_series){.label = run->label,
                                                .style = run->style,
-                                               .run_idx = i,
+                                               .run_idx = run_idx,
+                                               .part = (int)part,
                                                .buckets = buckets,
                                                .n_buckets = n};
     }
@@ -222,7 +256,7 @@ static mm_status collect_resumes(mm_page *page, const mm_chart_series *series, s
     if (!*marks) return MM_FAIL(err, MM_ENOMEM, "marking resumes");
     for (size_t i = 0; i < n_series; i++) {
         const mm_page_run *run = &page->runs[series[i].run_idx];
-        if (series[i].style == MM_STYLE_NONE) continue;
+        if (series[i].style == MM_STYLE_NONE || series[i].part > 0) continue;
         for (size_t j = 0; j < run->n_attempts; j++) {
             if (run->attempts[j].number <= 1) continue;
             mm_str title;
@@ -269,14 +303,14 @@ static void extreme_cell(mm_page *page, double value, int64_t step)
 }
 
 // The numbers behind a chart, for readers who cannot or do not want to read the picture.
-static void write_table(mm_page *page, const char *name, const char *title,
-                        const mm_chart_series *series, size_t n_series)
+static void write_table(mm_page *page, const metric_kind *kind, const mm_chart_series *series,
+                        size_t n_series)
 {
     mm_html *html = &page->html;
     mm_html_open(html, "details");
     mm_html_leaf(html, "summary", NULL, "Values");
     const size_t depth = html->depth;
-    mm_part_table(page, "vals", title, n_series > 1);
+    mm_part_table(page, "vals", kind->title, n_series > 1);
     mm_html_raw_static(
         html, "<thead><tr><th scope=\"col\">Run</th><th scope=\"col\" class=\"n\">First</th>"
               "<th scope=\"col\" class=\"n\">Quarter</th><th scope=\"col\" class=\"n\">Half</th>"
@@ -287,13 +321,15 @@ static void write_table(mm_page *page, const char *name, const char *title,
     size_t shown = 0;
     for (size_t i = 0; i < n_series; i++) {
         const mm_page_run *run = &page->runs[series[i].run_idx];
-        const mm_series_info *info = mm_page_series(run, name);
+        const mm_series_info *info = mm_page_series(run, kind->names[series[i].part]);
         if (n_series > TABLE_ROWS_MAX && series[i].style == MM_STYLE_NONE) continue;
         shown++;
         mm_html_open(html, "tr");
         mm_html_open(html, "th");
         mm_html_attr(html, "scope", "row");
         mm_html_leaf(html, "bdi", NULL, run->label);
+        if (kind->parts[series[i].part])
+            mm_html_leaf(html, "small", NULL, kind->parts[series[i].part]);
         mm_html_close(html);
         const size_t last = series[i].n_buckets - 1;
         bucket_cell(page, &series[i].buckets[0]);
@@ -311,7 +347,7 @@ static void write_table(mm_page *page, const char *name, const char *title,
     }
     mm_html_close_to(html, depth);
     if (shown < n_series)
-        mm_part_note(page, "Shown for the %zu runs with a colour; %zu more are in the database.",
+        mm_part_note(page, "%zu curves of the runs with a colour; %zu more are in the database.",
                      shown, n_series - shown);
     mm_html_close(html);
 }
@@ -324,16 +360,46 @@ static size_t longest(const mm_chart_series *series, size_t n)
     return most;
 }
 
+static void write_caption(mm_html *html, const metric_kind *kind)
+{
+    mm_html_open(html, "figcaption");
+    mm_html_leaf(html, "b", NULL, kind->title);
+    mm_html_begin(html, "span", NULL);
+    mm_html_text(html, kind->unit);
+    if (kind->parts[1])
+        mm_html_textf(html, "%sthick: %s, thin: %s", kind->unit[0] ? "; " : "", kind->parts[0],
+                      kind->parts[1]);
+    mm_html_close(html);
+    mm_html_close(html);
+}
+
+static mm_status add_chart_data(curve_sheet *drawing, const mm_chart *chart,
+                                const metric_kind *kind, bool is_log, mm_err *err)
+{
+    mm_str *data = &drawing->page->data;
+    mm_str_addf(data, "%s\"%s\":{\"sm\":%g,\"log\":%s,",
+                data->data[data->length - 1] == '{' ? "" : ",", chart->id, chart->smoothing,
+                is_log ? "true" : "false");
+    if (kind->parts[1])
+        mm_str_addf(data, "\"parts\":[\"%s\",\"%s\"],", kind->parts[0], kind->parts[1]);
+    mm_str_add(data, "\"s\":[");
+    for (size_t i = 0; i < chart->n_series; i++) {
+        if (i > 0) mm_str_add_char(data, ',');
+        MM_TRY(add_series_data(drawing, &chart->series[i], err));
+    }
+    mm_str_add(data, "]}");
+    return MM_OK;
+}
+
 static mm_status write_chart(curve_sheet *drawing, size_t index, mm_err *err)
 {
     mm_page *page = drawing->page;
     mm_html *html = &page->html;
-    const char *name = drawing->names[index];
-    const metric_kind *kind = kind_of(name);
-    mm_chart_series *series = mm_arena_alloc(&page->arena, page->n_runs * sizeof *series);
-    if (!series) return MM_FAIL(err, MM_ENOMEM, "drawing %s", name);
+    const metric_kind *kind = &drawing->panels[index];
+    mm_chart_series *series = mm_arena_alloc(&page->arena, PARTS * page->n_runs * sizeof *series);
+    if (!series) return MM_FAIL(err, MM_ENOMEM, "drawing %s", kind->title);
     size_t n_series;
-    MM_TRY(load_series(drawing, name, series, &n_series, err));
+    MM_TRY(load_series(drawing, kind, series, &n_series, err));
     if (n_series == 0) return MM_OK;
     mm_chart_mark *marks;
     size_t n_marks;
@@ -342,41 +408,27 @@ static mm_status write_chart(curve_sheet *drawing, size_t index, mm_err *err)
     char description[256];
     snprintf(id, sizeof id, "c%zu", index);
     snprintf(description, sizeof description,
-             "Line chart of %zu run%s over training steps, at most %zu points each; the band spans "
-             "the lowest and highest value of a point. The numbers are in the table below.",
+             "Line chart of %zu curve%s over training steps, at most %zu points each; the band "
+             "spans the lowest and highest value of a point. The numbers are in the table below.",
              n_series, n_series == 1 ? "" : "s", drawing->buckets);
-    const char *title = kind ? kind->title : name;
-    const double smoothing = kind && longest(series, n_series) >= SMOOTH_FROM ? kind->smoothing : 0;
     const mm_chart chart = {.id = id,
-                            .title = title,
+                            .title = kind->title,
                             .description = description,
                             .series = series,
                             .n_series = n_series,
                             .marks = marks,
                             .n_marks = n_marks,
-                            .smoothing = smoothing,
-                            .log_ratio = kind ? kind->log_ratio : 1000};
+                            .smoothing =
+                                longest(series, n_series) >= SMOOTH_FROM ? kind->smoothing : 0,
+                            .log_ratio = kind->log_ratio};
     mm_html_begin(html, "figure", "chart");
     mm_html_attr(html, "id", id);
-    mm_html_open(html, "figcaption");
-    mm_html_leaf(html, "b", NULL, title);
-    if (kind && kind->unit[0]) mm_html_leaf(html, "span", NULL, kind->unit);
-    mm_html_close(html);
+    write_caption(html, kind);
     bool is_log;
     MM_TRY(mm_svg_chart(html, &chart, &is_log, err));
-    write_table(page, name, title, series, n_series);
+    write_table(page, kind, series, n_series);
     mm_html_close(html);
-
-    mm_str *data = &page->data;
-    mm_str_addf(data, "%s\"%s\":{\"sm\":%g,\"log\":%s,\"s\":[",
-                data->data[data->length - 1] == '{' ? "" : ",", id, smoothing,
-                is_log ? "true" : "false");
-    for (size_t i = 0; i < n_series; i++) {
-        if (i > 0) mm_str_add_char(data, ',');
-        MM_TRY(add_series_data(drawing, &series[i], err));
-    }
-    mm_str_add(data, "]}");
-    return MM_OK;
+    return add_chart_data(drawing, &chart, kind, is_log, err);
 }
 
 // Per run: its name, its colour, and a map from steps to tokens and seconds.
@@ -463,7 +515,7 @@ static mm_status write_all(curve_sheet *drawing, mm_err *err)
     mm_html *html = &page->html;
     mm_str *data = &page->data;
     mm_part_section(page, "curves", "Curves");
-    if (drawing->n_names == 0) {
+    if (drawing->n_panels == 0) {
         mm_html_leaf(html, "p", NULL, "No metric was logged.");
         mm_html_close(html);
         return MM_OK;
@@ -472,28 +524,23 @@ static mm_status write_all(curve_sheet *drawing, mm_err *err)
     mm_str_addf(data, "{\"geo\":[%d,%d,%d,%d,%d,%d],\"charts\":{", MM_CHART_WIDTH, MM_CHART_HEIGHT,
                 MM_CHART_LEFT, MM_CHART_RIGHT, MM_CHART_TOP, MM_CHART_BOTTOM);
     const size_t depth = html->depth;
-    // Two large charts and a row of three, when all five are there.
+    // Two large charts and a row of three, when those five are there and no other.
     size_t n_main = 0;
-    for (size_t i = 0; i < drawing->n_names; i++) {
-        const metric_kind *kind = kind_of(drawing->names[i]);
-        n_main += kind && kind->is_main;
-    }
+    while (n_main < drawing->n_panels && drawing->panels[n_main].is_main)
+        n_main++;
     mm_html_begin(html, "div", n_main == 5 ? "charts lead2" : "charts");
-    size_t index = 0;
-    for (; index < drawing->n_names; index++) {
-        const metric_kind *kind = kind_of(drawing->names[index]);
-        if (!kind || !kind->is_main) break;
-        MM_TRY(write_chart(drawing, index, err));
-    }
+    for (size_t i = 0; i < n_main; i++)
+        MM_TRY(write_chart(drawing, i, err));
     mm_html_close_to(html, depth);
-    if (index < drawing->n_names) {
+    if (n_main < drawing->n_panels) {
         // Folded only when there is something in front of the fold.
-        mm_html_open(html, index > 0 ? "details" : "div");
-        if (index > 0)
-            mm_html_leaff(html, "summary", NULL, "%zu more metrics", drawing->n_names - index);
+        mm_html_open(html, n_main > 0 ? "details" : "div");
+        if (n_main > 0)
+            mm_html_leaff(html, "summary", NULL, "%zu more metric%s", drawing->n_panels - n_main,
+                          drawing->n_panels - n_main == 1 ? "" : "s");
         mm_html_begin(html, "div", "charts");
-        for (; index < drawing->n_names; index++)
-            MM_TRY(write_chart(drawing, index, err));
+        for (size_t i = n_main; i < drawing->n_panels; i++)
+            MM_TRY(write_chart(drawing, i, err));
         mm_html_close_to(html, depth);
     }
     mm_str_add(data, "},\"runs\":[");
@@ -527,7 +574,7 @@ mm_status mm_section_curves(mm_page *page, mm_err *err)
         status = MM_FAIL(err, MM_ENOMEM, "drawing curves");
         goto done;
     }
-    MM_GO(collect_names(&drawing, err));
+    MM_GO(collect_panels(&drawing, err));
     MM_GO(write_all(&drawing, err));
 done:
     mm_free(drawing.x_at);

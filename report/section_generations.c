@@ -1,4 +1,5 @@
-/* What the models say: the recorded answers, one block per prompt, runs side by side by step. */
+/* What the models say: the last answers of all runs to the same prompts in one table per task, and
+ * one block per prompt of the runs' own with the answers by step. */
 #include "report/page.h"
 
 #include "report/fmt.h"
@@ -11,7 +12,10 @@
 
 enum {
     FOLD_COLUMNS = 640, /* a longer answer is folded */
-    EVEN_COLUMNS = 4    /* up to this many runs get columns of equal width */
+    TASKS_MAX = 12,     /* tables */
+    TASK_ROWS_MAX = 24, /* prompts of one task */
+    TASK_NAME_COLUMNS = 60,
+    EVEN_COLUMNS = 4 /* up to this many runs get columns of equal width */
 };
 
 /* An answer with the run that gave it. */
@@ -22,7 +26,7 @@ typedef struct answer {
 
 typedef struct answer_sheet {
     mm_page *page;
-    answer *items; /* by prompt, then step, then run, then newest first */
+    answer *items; /* by task, then prompt, then step, then run, then newest first */
     size_t count;
     size_t *run_idxs; /* runs with answers: the columns */
     size_t n_runs;
@@ -34,8 +38,15 @@ typedef struct answer_sheet {
 
 static const char *or_empty(const char *text) { return text ? text : ""; }
 
+static int by_task(const answer *x, const answer *y)
+{
+    return strcmp(or_empty(x->row->task), or_empty(y->row->task));
+}
+
 static int by_prompt(const answer *x, const answer *y)
 {
+    const int order = by_task(x, y);
+    if (order != 0) return order;
     if (x->row->prompt_idx != y->row->prompt_idx)
         return x->row->prompt_idx < y->row->prompt_idx ? -1 : 1;
     return strcmp(or_empty(x->row->prompt), or_empty(y->row->prompt));
@@ -69,8 +80,13 @@ static mm_status collect(answer_sheet *answers, mm_err *err)
         if (page->runs[i].n_generations > 0) answers->run_idxs[answers->n_runs++] = i;
         answers->count += page->runs[i].n_generations;
     }
-    // The best run first; runs without a rank keep their order behind the others.
-    for (size_t i = 1; i < answers->n_runs; i++) {
+    // The best run first; runs without a rank keep their order behind the others. Ranks of several
+    // stages say nothing about each other: those runs stand in the order of the page.
+    bool has_one_stage = true;
+    for (size_t i = 1; i < page->n_runs; i++)
+        has_one_stage =
+            has_one_stage && strcmp(page->runs[0].info.stage, page->runs[i].info.stage) == 0;
+    for (size_t i = 1; i < answers->n_runs && has_one_stage; i++) {
         const size_t moved = answers->run_idxs[i];
         const size_t rank = page->runs[moved].rank;
         size_t at = i;
@@ -228,6 +244,28 @@ static void write_line(answer_sheet *answers, const run_answers *runs, size_t li
     mm_html_close(html);
 }
 
+static void write_head(answer_sheet *answers, const char *first, bool with_stage)
+{
+    mm_page *page = answers->page;
+    mm_html *html = &page->html;
+    mm_html_open(html, "thead");
+    mm_html_open(html, "tr");
+    mm_html_open(html, "th");
+    mm_html_attr(html, "scope", "col");
+    mm_html_text(html, first);
+    mm_html_close(html);
+    for (size_t i = 0; i < answers->n_runs; i++) {
+        const mm_page_run *run = &page->runs[answers->run_idxs[i]];
+        mm_html_open(html, "th");
+        mm_html_attr(html, "scope", "col");
+        mm_part_run(page, run);
+        if (with_stage) mm_html_leaf(html, "small", NULL, run->info.stage);
+        mm_html_close(html);
+    }
+    mm_html_close(html);
+    mm_html_close(html);
+}
+
 // The last answers come first: they are what one wants to read.
 static mm_status write_prompt(answer_sheet *answers, size_t from, size_t to, mm_err *err)
 {
@@ -257,17 +295,196 @@ static mm_status write_prompt(answer_sheet *answers, size_t from, size_t to, mm_
     }
     mm_part_table(page, answers->n_runs <= EVEN_COLUMNS ? "gen even" : "gen",
                   "Answers by step and run", false);
-    mm_html_raw_static(html, "<thead><tr><th scope=\"col\">When</th>");
-    for (size_t i = 0; i < answers->n_runs; i++) {
-        mm_html_open(html, "th");
-        mm_html_attr(html, "scope", "col");
-        mm_part_run(page, &page->runs[answers->run_idxs[i]]);
-        mm_html_close(html);
-    }
-    mm_html_raw_static(html, "</tr></thead>");
+    write_head(answers, "When", false);
     mm_html_open(html, "tbody");
     for (size_t line = 0; line < n_lines; line++)
         write_line(answers, runs, line, n_lines);
+    mm_html_close_to(html, depth);
+    return MM_OK;
+}
+
+/* ---- side by side ------------------------------------------------------------------------------
+ */
+
+/* Right and checked answers of a run in one table. */
+typedef struct tally {
+    size_t n_right;
+    size_t n_checked;
+} tally;
+
+// The newest answer of the last step of each run to one prompt; items come by step, newest first.
+static const mm_generation_row *last_answer(const answer_sheet *answers, size_t from, size_t to,
+                                            size_t run_idx)
+{
+    const mm_generation_row *last = NULL;
+    for (size_t at = from; at < to; at++) {
+        const mm_generation_row *row = answers->items[at].row;
+        if (answers->items[at].run_idx == run_idx && (!last || row->step > last->step)) last = row;
+    }
+    return last;
+}
+
+static void write_cell(answer_sheet *answers, size_t column, const mm_generation_row *row,
+                       tally *counts)
+{
+    mm_page *page = answers->page;
+    mm_html *html = &page->html;
+    mm_html_begin(html, "td", row && row->is_correct == 0 ? "wrong" : NULL);
+    mm_html_attr(html, "data-run", page->runs[answers->run_idxs[column]].label);
+    if (!row) {
+        mm_html_leaf(html, "small", NULL, "–");
+        mm_html_close(html);
+        return;
+    }
+    if (row->is_correct >= 0) {
+        counts->n_checked++;
+        counts->n_right += row->is_correct == 1;
+        mm_html_leaf(html, "span", row->is_correct ? "mark yes" : "mark no",
+                     row->is_correct ? "✓ right" : "✗ wrong");
+    }
+    write_answer(answers, row, true);
+    mm_html_close(html);
+}
+
+static void write_prompt_row(answer_sheet *answers, size_t from, size_t to, tally *counts)
+{
+    mm_html *html = &answers->page->html;
+    const mm_generation_row *first = answers->items[from].row;
+    bool is_cut;
+    mm_html_open(html, "tr");
+    mm_html_open(html, "th");
+    mm_html_attr(html, "scope", "row");
+    write_quote(answers, "span", "asked", cut_text(answers, or_empty(first->prompt), &is_cut));
+    if (first->expected) {
+        mm_html_begin(html, "small", NULL);
+        mm_html_text(html, "expected ");
+        mm_html_leaf(html, "bdi", NULL, mm_fmt_fit(&answers->page->arena, first->expected, 80));
+        mm_html_close(html);
+    }
+    mm_html_close(html);
+    for (size_t i = 0; i < answers->n_runs; i++)
+        write_cell(answers, i, last_answer(answers, from, to, answers->run_idxs[i]), &counts[i]);
+    mm_html_close(html);
+}
+
+static void write_tally(answer_sheet *answers, const tally *counts)
+{
+    mm_page *page = answers->page;
+    mm_html *html = &page->html;
+    size_t n_checked = 0;
+    for (size_t i = 0; i < answers->n_runs; i++)
+        n_checked += counts[i].n_checked;
+    if (n_checked == 0) return;
+    mm_html_raw_static(html, "<tr class=\"sum\"><th scope=\"row\">right, of those above</th>");
+    for (size_t i = 0; i < answers->n_runs; i++) {
+        mm_html_open(html, "td");
+        mm_html_attr(html, "data-run", page->runs[answers->run_idxs[i]].label);
+        if (counts[i].n_checked > 0)
+            mm_html_textf(html, "%zu of %zu", counts[i].n_right, counts[i].n_checked);
+        else
+            mm_html_text(html, "–");
+        mm_html_close(html);
+    }
+    mm_html_close(html);
+}
+
+// One table: items[from, to) are of one task; prompts are rows, runs are columns.
+static mm_status write_task(answer_sheet *answers, size_t from, size_t to,
+                            size_t *n_prompts_left_out, mm_err *err)
+{
+    mm_page *page = answers->page;
+    mm_html *html = &page->html;
+    tally *counts = mm_arena_alloc(&page->arena, answers->n_runs * sizeof *counts);
+    if (!counts) return MM_FAIL(err, MM_ENOMEM, "writing answers");
+    const size_t depth = html->depth;
+    const char *task = answers->items[from].row->task;
+    mm_html_begin(html, "div", "prompt");
+    mm_html_begin(html, "h3", "task");
+    mm_html_text(html, task ? mm_fmt_fit(&page->arena, task, TASK_NAME_COLUMNS)
+                            : "The runs’ own prompts, last answers");
+    mm_html_close(html);
+    mm_part_table(page, answers->n_runs <= EVEN_COLUMNS ? "gen even matrix" : "gen matrix",
+                  "Answers by prompt and run", false);
+    write_head(answers, "Prompt", true);
+    mm_html_open(html, "tbody");
+    answers->has_one_sampling = true; // said by the runs' records
+    size_t n_rows = 0;
+    for (size_t at = from; at < to;) {
+        size_t next = at + 1;
+        while (next < to && by_prompt(&answers->items[at], &answers->items[next]) == 0)
+            next++;
+        if (n_rows++ < TASK_ROWS_MAX)
+            write_prompt_row(answers, at, next, counts);
+        else
+            *n_prompts_left_out += 1;
+        at = next;
+    }
+    write_tally(answers, counts);
+    mm_html_close_to(html, depth);
+    return MM_OK;
+}
+
+// The table of every task; of the runs' own prompts where there are several runs.
+static mm_status write_tasks(answer_sheet *answers, size_t *n_prompts_left_out, mm_err *err)
+{
+    size_t n_tasks = 0;
+    for (size_t from = 0; from < answers->count;) {
+        size_t to = from + 1;
+        while (to < answers->count && by_task(&answers->items[from], &answers->items[to]) == 0)
+            to++;
+        const bool is_shown = answers->items[from].row->task || answers->n_runs > 1;
+        if (is_shown && n_tasks++ < TASKS_MAX)
+            MM_TRY(write_task(answers, from, to, n_prompts_left_out, err));
+        else if (is_shown)
+            *n_prompts_left_out += 1;
+        from = to;
+    }
+    return MM_OK;
+}
+
+/* ---- the section -------------------------------------------------------------------------------
+ */
+
+// Whether a run answered one of its own prompts at more than one step; items come by prompt, step.
+static bool has_earlier_steps(const answer_sheet *answers)
+{
+    for (size_t r = 0; r < answers->n_runs; r++) {
+        const answer *before = NULL;
+        for (size_t i = 0; i < answers->count && !answers->items[i].row->task; i++) {
+            const answer *item = &answers->items[i];
+            if (item->run_idx != answers->run_idxs[r]) continue;
+            if (before && before->row->step != item->row->step && by_prompt(before, item) == 0)
+                return true;
+            before = item;
+        }
+    }
+    return false;
+}
+
+// A block per prompt of the runs' own, with the answers of several steps.
+static mm_status write_steps(answer_sheet *answers, size_t *n_left_out, mm_err *err)
+{
+    mm_html *html = &answers->page->html;
+    const size_t depth = html->depth;
+    const bool is_folded = answers->n_runs > 1;
+    if (is_folded && !has_earlier_steps(answers)) return MM_OK;
+    if (is_folded) {
+        mm_html_open(html, "details");
+        mm_html_leaf(html, "summary", NULL, "Answers by step");
+    }
+    size_t n_prompts = 0;
+    for (size_t from = 0; from < answers->count && !answers->items[from].row->task;) {
+        size_t to = from + 1;
+        while (to < answers->count && by_prompt(&answers->items[from], &answers->items[to]) == 0)
+            to++;
+        if (n_prompts < MM_REPORT_PROMPTS_MAX) {
+            MM_TRY(write_prompt(answers, from, to, err));
+            n_prompts++;
+        } else {
+            *n_left_out += 1;
+        }
+        from = to;
+    }
     mm_html_close_to(html, depth);
     return MM_OK;
 }
@@ -278,20 +495,9 @@ static mm_status write_all(answer_sheet *answers, mm_err *err)
     mm_html *html = &page->html;
     const size_t depth = html->depth;
     mm_part_section(page, "generations", "What the models say");
-    size_t n_prompts = 0;
     size_t n_prompts_left_out = 0;
-    for (size_t from = 0; from < answers->count;) {
-        size_t to = from + 1;
-        while (to < answers->count && by_prompt(&answers->items[from], &answers->items[to]) == 0)
-            to++;
-        if (n_prompts < MM_REPORT_PROMPTS_MAX) {
-            MM_TRY(write_prompt(answers, from, to, err));
-            n_prompts++;
-        } else {
-            n_prompts_left_out++;
-        }
-        from = to;
-    }
+    MM_TRY(write_tasks(answers, &n_prompts_left_out, err));
+    MM_TRY(write_steps(answers, &n_prompts_left_out, err));
     const size_t cuts[] = {n_prompts_left_out, answers->n_runs_left_out,
                            answers->n_answers_left_out, answers->n_cut};
     static const char *const names[] = {"prompts", "runs", "answers at steps between",

@@ -224,11 +224,17 @@ static void format_time(double value, char out[MM_FMT_BYTES])
     snprintf(out, MM_FMT_BYTES, "%s", text);
 }
 
+static void format_share(double value, char out[MM_FMT_BYTES])
+{
+    snprintf(out, MM_FMT_BYTES, "%.1f %%", 100 * value);
+}
+
 static const board_column columns[] = {
     {"Val loss", "best", val_loss_of, mm_fmt_number, -1},
     {"Loss", "last", loss_of, mm_fmt_number, -1},
     {"Bits/byte", "validation", bpb_of, mm_fmt_number, -1},
     {"Perplexity", "validation", perplexity_of, mm_fmt_number, -1},
+    {"Pairs right", "held out", mm_run_preference_accuracy, format_share, 1},
     {"Params", "", params_of, mm_count_text, 0},
     {"Tokens", "trained on", tokens_of, mm_count_text, 0},
     {"Tokens/s", "", rate_of, mm_count_text, 1},

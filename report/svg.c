@@ -250,8 +250,9 @@ static void draw_axes(plot_area *plot)
 static void path_element(plot_area *plot, const char *kind, const mm_chart_series *series)
 {
     if (plot->path.length == 0) return;
-    char class_name[16];
-    snprintf(class_name, sizeof class_name, "%s %s", kind, style_class(series->style));
+    char class_name[24];
+    snprintf(class_name, sizeof class_name, "%s %s%s", kind, style_class(series->style),
+             series->part > 0 ? " p1" : "");
     mm_html_begin(plot->html, "path", class_name);
     mm_html_attrf(plot->html, "data-r", "%zu", series->run_idx);
     mm_html_attr(plot->html, "d", mm_str_text(&plot->path));
@@ -322,7 +323,7 @@ static mm_status draw_series(plot_area *plot, const mm_chart_series *series, mm_
     if (series->style == MM_STYLE_NONE) {
         draw_line(plot, series, "ln", values); // few buckets, means already
     } else {
-        draw_band(plot, series);
+        if (series->part == 0) draw_band(plot, series);
         if (plot->chart->smoothing > 0) draw_line(plot, series, "raw", values);
         draw_line(plot, series, "ln", average);
     }
@@ -339,7 +340,7 @@ static void begin_mark(plot_area *plot, const mm_chart_series *series)
 // The last point carries the marker of its run; a long line carries a few more on its way.
 static void draw_markers(plot_area *plot, const mm_chart_series *series)
 {
-    if (series->style == MM_STYLE_NONE || series->n_buckets == 0) return;
+    if (series->style == MM_STYLE_NONE || series->part > 0 || series->n_buckets == 0) return;
     double *average = mm_alloc(series->n_buckets * sizeof *average);
     if (!average) return; // the line itself has been drawn; draw_series reports the lack of memory
     mm_smooth(series->buckets, series->n_buckets, plot->chart->smoothing, average);

@@ -51,6 +51,7 @@ typedef struct mm_chart_series {
     const char *label; /* of the run */
     int style;         /* 0 … MM_STYLES-1 or MM_STYLE_NONE: thin, grey, no band */
     size_t run_idx;    /* data-r: what a legend entry switches on and off */
+    int part;          /* 1: the thinner of two curves of one run, without band and marker */
     const mm_bucket *buckets;
     size_t n_buckets;
 } mm_chart_series;

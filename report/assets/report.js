@@ -193,14 +193,14 @@
     const weight = chart.sm ? state.smooth ?? chart.sm : 0;
     for (const s of shown) {
       const isGrey = s.run.c < 0;
-      const name = isGrey ? 'sx' : 's' + s.run.c;
+      const name = (isGrey ? 'sx' : 's' + s.run.c) + (s.p ? ' p1' : '');
       const line = isGrey ? s.v : smoothed(s.v, weight);
       const point = (i, y) => `${X(s.xs[i]).toFixed(1)} ${Y(y).toFixed(1)}`;
       const path = (values) => values.map((v, i) => v === null ? ''
         : (i && values[i - 1] !== null ? 'L' : 'M') + point(i, v)).join('');
       const mark = (kind, d, x, y) =>
         add(marks, 'path', { class: kind, d, transform: `translate(${x} ${y})` });
-      if (s.hi && !isGrey) {
+      if (s.hi && !isGrey && !s.p) {
         const keep = [...s.hi.keys()].filter((i) => s.hi[i] !== null);
         const rim = keep.map((i) => point(i, s.hi[i]))
           .concat(keep.reverse().map((i) => point(i, s.lo[i])));
@@ -216,6 +216,7 @@
         if (i && v > high && !(values[i - 1] > high))
           mark('m ' + name, 'M0-4l4 6h-8z', X(s.xs[i]), y1 + 4);
       });
+      if (s.p) continue;
       for (const x of positions(s.run, s.run.res ?? []).map(X)) {
         add(marks, 'path', { class: 'res ' + name, d: `M${x} ${y1}V${y0}` });
         mark('m ' + name, 'M-3.5 0l7-4v8z', x, y0 - 6);
@@ -263,7 +264,7 @@
     for (const [s, i] of found) {
       const row = table.insertRow();
       row.insertCell().append(legend(s.r)?.querySelector('svg').cloneNode(true) ?? '');
-      row.insertCell().textContent = s.run.n;
+      row.insertCell().textContent = s.run.n + (chart.parts ? ', ' + chart.parts[s.p ?? 0] : '');
       row.insertCell().textContent = s.v[i] === null ? 'not finite' : short(s.v[i], 4);
       row.insertCell().textContent =
         s.hi && s.hi[i] > s.lo[i] ? `${short(s.lo[i], 4)} to ${short(s.hi[i], 4)}` : '';

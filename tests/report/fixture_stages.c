@@ -55,8 +55,9 @@ static mm_status create(mm_store *store, const stage_plan *plan, const int64_t *
         {"num_hidden_layers", "4", false, "command line"},
         {"learning_rate", is_stage(plan, "dpo") ? "1e-06" : "5e-04", true, "default"},
         {"seed", "42", true, "default"},
-        {"tokenizer_hash", "02bb71c9d8e7f6a5", true, "data"}};
-    size_t n = 5;
+        {"tokenizer_hash", "02bb71c9d8e7f6a5", true, "data"},
+        {"steps", steps, false, "command line"}};
+    size_t n = 6;
     if (is_stage(plan, "lora")) {
         params[n++] = (mm_param){"lora_rank", "16", true, "default"};
         params[n++] = (mm_param){"lora_alpha", "16", true, "default"};
