@@ -191,7 +191,8 @@ static mm_status make_prompt(mm_chat_session *session, const char *question, int
 typedef struct listener {
     const mm_chat_session *session;
     mm_decode_stream stream;
-    mm_str raw; // everything the model wrote, tags too
+    mm_str raw;   // everything the model wrote, tags too
+    size_t shown; // bytes of it that were handed on
     bool is_reasoning;
     bool has_begun; // the part that is being written has a character that is no newline
     mm_reply_fn on_text;
@@ -200,43 +201,45 @@ typedef struct listener {
     mm_err *err;
 } listener;
 
-// Hands on what was added to `raw` since `before`; a part does not begin with empty lines.
-static bool hand_on(listener *l, size_t before)
+// Hands on what is new, without the empty lines that a part begins or ends with.
+static bool hand_on(listener *l)
 {
-    const char *piece = mm_str_text(&l->raw) + before;
-    size_t bytes = l->raw.length - before;
-    while (!l->has_begun && bytes > 0 && *piece == '\n') {
-        piece++;
-        bytes--;
-    }
-    if (bytes == 0) return true;
+    const char *raw = mm_str_text(&l->raw);
+    size_t end = l->raw.length;
+    while (end > l->shown && raw[end - 1] == '\n')
+        end--;
+    while (!l->has_begun && l->shown < end && raw[l->shown] == '\n')
+        l->shown++;
+    if (end == l->shown) return true;
+    const char *piece = raw + l->shown;
+    const size_t bytes = end - l->shown;
     l->has_begun = true;
+    l->shown = end;
     return !l->on_text || l->on_text(l->context, piece, bytes, l->is_reasoning);
 }
 
 static bool take_token(void *context, int32_t id)
 {
     listener *l = context;
-    const size_t before = l->raw.length;
     const bool opens = id == l->session->think_open;
     if (opens || id == l->session->think_close) {
         mm_decode_stream_end(&l->stream, &l->raw);
-        const bool goes_on = hand_on(l, before);
+        const bool goes_on = hand_on(l);
         mm_str_add(&l->raw, opens ? THINK_OPEN : THINK_CLOSE);
+        l->shown = l->raw.length;
         l->is_reasoning = opens;
         l->has_begun = false;
         return goes_on;
     }
     l->status = mm_decode_stream_push(&l->stream, l->session->tokenizer, id, true, &l->raw, l->err);
-    return l->status == MM_OK && hand_on(l, before);
+    return l->status == MM_OK && hand_on(l);
 }
 
 static mm_status end_text(listener *l)
 {
     MM_TRY(l->status);
-    const size_t before = l->raw.length;
     mm_decode_stream_end(&l->stream, &l->raw);
-    hand_on(l, before);
+    hand_on(l);
     return mm_str_check(&l->raw, l->err);
 }
 

@@ -180,10 +180,10 @@ const mm_command mm_commands[] = {
      .summary = "talk with a model, turn by turn",
      .usage = "RUN",
      .details = AT_HELP
-         "\n"
-         "On a terminal /help lists the commands inside the conversation, and Ctrl-C stops an "
-         "answer. Otherwise each line of standard input is a question or a command, and each "
-         "answer goes to standard output.\n",
+     "\n"
+     "On a terminal /help lists the commands inside the conversation, and Ctrl-C stops an "
+     "answer. Otherwise each line of standard input is a question or a command, and each "
+     "answer goes to standard output.\n",
      .options = {mm_chat_options_table, mm_sample_options},
      .args_min = 1,
      .args_max = 1,
