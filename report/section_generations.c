@@ -375,7 +375,8 @@ static void write_tally(answer_sheet *answers, const tally *counts)
     for (size_t i = 0; i < answers->n_runs; i++)
         n_checked += counts[i].n_checked;
     if (n_checked == 0) return;
-    mm_html_raw_static(html, "<tr class=\"sum\"><th scope=\"row\">right, of those above</th>");
+    mm_html_begin(html, "tr", "sum");
+    mm_html_raw_static(html, "<th scope=\"row\">right, of those above</th>");
     for (size_t i = 0; i < answers->n_runs; i++) {
         mm_html_open(html, "td");
         mm_html_attr(html, "data-run", page->runs[answers->run_idxs[i]].label);

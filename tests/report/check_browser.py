@@ -134,10 +134,11 @@ def main():
     faults = []
     with tempfile.TemporaryDirectory() as name:
         base = pathlib.Path(name)
-        for what in ("demo", "hostile"):
+        for what in ("demo", "stages", "hostile"):
             subprocess.run([arguments.render, what, str(base / what)], check=True,
                            stdout=subprocess.DEVNULL)
-        for file in ("demo/report.html", "demo/one.html", "hostile/report.html"):
+        for file in ("demo/report.html", "demo/one.html", "stages/report.html",
+                     "hostile/report.html"):
             expected = ['aria-pressed="true"', 'tabindex="0"']
             if file != "demo/one.html":
                 expected.append("<button type=\"button\">Rank</button>")

@@ -196,13 +196,16 @@ def main():
     failed = 0
     with tempfile.TemporaryDirectory() as name:
         base = pathlib.Path(name)
-        for what in ("demo", "hostile"):
+        for what in ("demo", "stages", "hostile"):
             render(arguments.render, what, base / what)
         cases = [("demo/report.html", SECTIONS + ["sweep", "generations", "lineage",
                                                   "environment", "events"]),
                  ("demo/pair.html", SECTIONS + ["generations", "lineage"]),
                  ("demo/one.html", SECTIONS),
-                 ("hostile/report.html", SECTIONS + ["sweep", "generations", "events"])]
+                 ("stages/report.html", SECTIONS + ["adapters", "results", "generations",
+                                                    "lineage"]),
+                 ("hostile/report.html", SECTIONS + ["sweep", "adapters", "results", "generations",
+                                                     "lineage", "events"])]
         for file, sections in cases:
             faults, page = check_page(base / file, sections)
             if file.startswith("hostile"):

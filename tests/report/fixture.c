@@ -440,8 +440,22 @@ static mm_status hostile_records(mm_store *store, int64_t run, payload_feeder *f
                                        .prompt = feed(feeder),
                                        .text = feed(feeder),
                                        .tokens = 3,
-                                       .finish_reason = "stop"};
+                                       .finish_reason = "stop",
+                                       .task = i % 2 ? feed(feeder) : NULL,
+                                       .expected = feed(feeder),
+                                       .is_correct = i % 3 - 1};
         MM_TRY(mm_store_generation_add(store, &row, err));
+        const mm_result result = {.run_id = run,
+                                  .step = i,
+                                  .task = feed(feeder),
+                                  .metric = feed(feeder),
+                                  .value = 0.5,
+                                  .low = 0.25,
+                                  .high = 0.75,
+                                  .n = 8,
+                                  .correct = 4,
+                                  .data_sha256 = feed(feeder)};
+        MM_TRY(mm_store_result_add(store, &result, err));
     }
     for (int i = 0; i < FIXTURE_PAYLOADS; i++)
         MM_TRY(mm_store_run_note(store, run, fixture_payloads[i], err));
@@ -463,9 +477,13 @@ static mm_status hostile_records(mm_store *store, int64_t run, payload_feeder *f
 }
 
 static mm_status hostile_run(mm_store *store, int64_t sweep_id, payload_feeder *feeder,
-                             size_t number, int64_t *id, mm_err *err)
+                             size_t number, int64_t parent, int64_t *id, mm_err *err)
 {
-    mm_param params[FIXTURE_PAYLOADS];
+    mm_param params[FIXTURE_PAYLOADS + 4] = {
+        [FIXTURE_PAYLOADS] = {"teacher", fixture_payloads[0], false, fixture_payloads[1]},
+        {"lora_rank", fixture_payloads[2], false, fixture_payloads[3]},
+        {"lora_alpha", fixture_payloads[4], false, fixture_payloads[5]},
+        {"lora_targets", fixture_payloads[6], false, fixture_payloads[7]}};
     for (size_t i = 0; i < FIXTURE_PAYLOADS; i++)
         params[i] = (mm_param){.name = fixture_payloads[i],
                                .value = fixture_payloads[(i + number) % FIXTURE_PAYLOADS],
@@ -473,8 +491,9 @@ static mm_status hostile_run(mm_store *store, int64_t sweep_id, payload_feeder *
                                .origin = "command line"};
     const char *tags[] = {"tag", "<b>tag</b>"};
     const mm_run_new run = {.name = number == 0 ? fixture_payloads[0] : fixture_payloads[6],
-                            .stage = "pretrain",
-                            .parent_step = -1,
+                            .stage = number == 0 ? "pretrain" : fixture_payloads[8],
+                            .parent_id = parent,
+                            .parent_step = parent > 0 ? 60 : -1,
                             .sweep_id = sweep_id,
                             .device = "cpu",
                             .dtype = "fp32",
@@ -487,7 +506,7 @@ static mm_status hostile_run(mm_store *store, int64_t sweep_id, payload_feeder *
                             .tags = tags,
                             .n_tags = 2,
                             .params = params,
-                            .n_params = FIXTURE_PAYLOADS};
+                            .n_params = FIXTURE_PAYLOADS + 4};
     mm_claim *claim = NULL;
     mm_metrics *metrics = NULL;
     mm_status status = MM_OK;
@@ -527,7 +546,7 @@ mm_status fixture_hostile(const char *path, int64_t runs[2], int64_t *sweep_id, 
     mm_status status = MM_OK;
     MM_GO(mm_store_sweep_create(store, &sweep, sweep_id, err));
     for (size_t i = 0; i < 2; i++)
-        MM_GO(hostile_run(store, *sweep_id, &feeder, i, &runs[i], err));
+        MM_GO(hostile_run(store, *sweep_id, &feeder, i, i > 0 ? runs[0] : 0, &runs[i], err));
 done:
     mm_store_close(store);
     return status;

@@ -169,6 +169,55 @@ static void test_wrong_use(void **state)
     mm_store_close(store);
 }
 
+// Every stage in one page: curves, verdict, adapters, results, answers, lineage.
+static void test_stages(void **state)
+{
+    const demo_base *demo = *state;
+    demo_base stages = {.folder = demo->folder};
+    mm_err err = {0};
+    int64_t runs[FIXTURE_STAGES];
+    must(mm_path_join(&stages.path, demo->folder, "stages.db", &err), &err);
+    must(fixture_stages(stages.path, runs, &err), &err);
+    const mm_report_options options = {.run_ids = runs, .n_runs = FIXTURE_STAGES};
+    mm_str page = {0};
+    mm_str again = {0};
+    render(&stages, &options, &page);
+    render(&stages, &options, &again);
+    assert_string_equal(mm_str_text(&page), mm_str_text(&again));
+    // Losses of pairs and of tokens are never in one chart.
+    assert_holds(&page, "<b>Preference loss</b>");
+    assert_holds(&page, "thick: chosen, thin: rejected");
+    assert_holds(&page, "<b>Distance to the teacher</b>");
+    assert_holds(&page, "the lowest held-out preference loss");
+    assert_holds(&page, "as it must be: with policy and reference the same model");
+    // 24,576 of 1,034,112, and its own bytes beside a base of 156 KiB.
+    assert_holds(&page, "of rank 16: 24.6k of 1.03M parameters were trained (2.4 %)");
+    assert_holds(&page, "q_proj,o_proj");
+    // The interval of 17 of 40.
+    assert_holds(&page, "28.5 to 57.8 %");
+    assert_holds(&page, "17 of 40");
+    assert_holds(&page, "<span class=\"mark no\">✗ wrong</span>");
+    assert_holds(&page, "expected <bdi>42</bdi>");
+    assert_holds(&page, "right, of those above");
+    assert_lacks(&page, "Answers by step"); // all at one step
+    // The tree says the same as the picture.
+    assert_holds(&page, "class=\"graph g4\"");
+    assert_holds(&page, ", taught by <bdi>chat</bdi> at step 400");
+    assert_holds(&page, "class=\"edge taught\"");
+    assert_holds(&page, "preferences.jsonl 7712b0cf");
+    assert_lacks(&page, "/home/somebody");
+    mm_str_drop(&page);
+    // One of them alone brings its ancestors.
+    const mm_report_options one = {.run_ids = &runs[2], .n_runs = 1};
+    render(&stages, &one, &page);
+    assert_holds(&page, "<strong>base</strong>");
+    assert_holds(&page, "class=\"box other\"");
+    assert_lacks(&page, "<strong>polite</strong>");
+    mm_str_drop(&page);
+    mm_str_drop(&again);
+    mm_free(stages.path);
+}
+
 // A run named twice is shown once.
 static void test_repeated_run(void **state)
 {
@@ -217,8 +266,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_same_bytes_twice), cmocka_unit_test(test_content),
         cmocka_unit_test(test_privacy),          cmocka_unit_test(test_one_run),
-        cmocka_unit_test(test_wrong_use),        cmocka_unit_test(test_repeated_run),
-        cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_stages),           cmocka_unit_test(test_wrong_use),
+        cmocka_unit_test(test_repeated_run),     cmocka_unit_test(test_out_of_memory),
     };
     return cmocka_run_group_tests(tests, make_demo, drop_demo);
 }
