@@ -32,7 +32,9 @@ typedef struct mm_train_plan {
     mm_dtype dtype;
     int64_t params;
     int64_t steps;
-    int64_t tokens;       /* about */
+    int64_t tokens;      /* learned, about */
+    int64_t tokens_read; /* with questions and pads, about */
+    mm_engine_options engine;
     int64_t memory_bytes; /* about */
     int64_t checkpoint_bytes;
     double flops;   /* operations of the whole run */
@@ -44,11 +46,18 @@ typedef struct mm_train_plan {
  * `seconds` open. */
 MM_NODISCARD mm_status mm_train_plan_make(const mm_corpus *corpus, mm_config *config,
                                           mm_train_plan *plan, mm_err *err);
+/* Adds what the teacher costs, a run of these parameters. */
+MM_NODISCARD mm_status mm_train_plan_add_teacher(mm_train_plan *plan, const mm_config *config,
+                                                 const mm_param *params, size_t n_params,
+                                                 mm_err *err);
 /* Operations per second that training in `dtype` reaches on this machine, about; measured for 40
  * ms. */
 double mm_train_plan_rate(const mm_config *config, mm_dtype dtype);
 /* The same from a peak that is known. */
 double mm_train_rate_of_peak(mm_dtype dtype, double peak_flops);
+/* An engine for the batches of both; `val` may be NULL. `training`: as in mm_engine_options. */
+mm_engine_options mm_train_engine(mm_config *config, const mm_batcher *train, const mm_batcher *val,
+                                  bool training);
 /* What the configuration says of the optimizer; learning rate and step are the caller's. */
 mm_adamw mm_train_adamw(const mm_config *config);
 /* Too little memory is MM_ENOMEM, too little disk for two checkpoints MM_ENOSPC, naming both
@@ -56,6 +65,11 @@ mm_adamw mm_train_adamw(const mm_config *config);
 MM_NODISCARD mm_status mm_train_plan_check(const mm_train_plan *plan, const char *db_path,
                                            mm_err *err);
 
+enum { MM_TRAIN_PROMPTS = 3 };
+/* JSON array of the prompts that a run answers: those of the request, or some of what is held out:
+ * openings of texts, questions of conversations. Appended. */
+MM_NODISCARD mm_status mm_train_prompts(const mm_corpus *corpus, const mm_config *config,
+                                        const mm_run_request *request, mm_str *out, mm_err *err);
 /* Records a run with status `queued`: everything a later process needs to train it. */
 MM_NODISCARD mm_status mm_train_create(mm_store *store, const mm_corpus *corpus, mm_config *config,
                                        const mm_train_plan *plan, const mm_run_request *request,

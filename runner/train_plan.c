@@ -2,71 +2,76 @@
 #include "runner/train.h"
 
 #include "core/base/file.h"
-#include "core/base/json.h"
-#include "core/base/utf8.h"
-#include "core/nn/engine.h"
+#include "core/nn/generate.h"
 #include "runner/environment.h"
 #include "runner/load.h"
 
+#include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
-enum { EVALUATIONS = 10, PROMPTS = 3, PROMPT_TOKENS = 10, PROBE_MS = 40 };
+enum { EVALUATIONS = 10, PROBE_MS = 40, SEEN_BATCHES = 64 };
 
 // Share of the measured multiply-add peak that a whole step reaches; only the estimate uses it. The
 // faster the products, the larger the part of everything else: with matrix tiles memory decides.
 static const double EXPECTED_SHARE = 0.6;
 static const double EXPECTED_SHARE_TILES = 0.3;
 
+// What a step of the first epoch holds on average; later epochs differ a little.
+typedef struct step_mean {
+    double steps; // of an epoch
+    double labels;
+    double tokens; // that go through the model, pads too
+} step_mean;
+
+static mm_status measure_steps(mm_batcher *train, step_mean *out, mm_err *err)
+{
+    int64_t steps = 0;
+    int64_t batches = 0;
+    int64_t tokens = 0;
+    int64_t seen = 0;
+    mm_data_position position = {0};
+    const double labels = (double)mm_batcher_labels(train);
+    if (labels < 1) return MM_FAIL(err, MM_EFORMAT, "no token to learn: every row is empty");
+    MM_TRY(mm_batcher_epoch_steps(train, 0, &steps, err));
+    MM_TRY(mm_batcher_epoch_batches(train, 0, &batches, err));
+    for (; position.epoch == 0 && seen < SEEN_BATCHES; seen++) {
+        const mm_batch *batch = NULL;
+        MM_TRY(mm_batcher_get(train, &position, &batch, err));
+        tokens += batch->n_tokens;
+    }
+    const double n = (double)steps;
+    const double per_batch = (double)tokens / (double)seen;
+    *out = (step_mean){.steps = n, .labels = labels / n, .tokens = per_batch * (double)batches / n};
+    return MM_OK;
+}
+
 static mm_status steps_by_epochs(mm_batcher *train, const mm_config *config, int64_t *steps,
                                  mm_err *err)
 {
-    const int64_t accum = mm_config_int(config, "accumulation_steps");
     const int64_t epochs = mm_config_int(config, "epochs");
     *steps = 0;
     for (int64_t epoch = 0; epoch < epochs; epoch++) {
-        int64_t batches = 0;
-        MM_TRY(mm_batcher_epoch_batches(train, epoch, &batches, err));
-        // The rest at the end of an epoch is a step too.
-        *steps += (batches + accum - 1) / accum;
+        int64_t of_epoch = 0;
+        MM_TRY(mm_batcher_epoch_steps(train, epoch, &of_epoch, err));
+        *steps += of_epoch;
     }
     return MM_OK;
 }
 
-// Steps are not full everywhere (padding, ends of epochs): the average of an epoch decides.
-static mm_status steps_by_tokens(mm_batcher *train, const mm_config *config, mm_train_plan *plan,
-                                 mm_err *err)
+static mm_status decide_steps(mm_batcher *train, const step_mean *mean, mm_config *config,
+                              mm_train_plan *plan, mm_err *err)
 {
-    const int64_t accum = mm_config_int(config, "accumulation_steps");
-    const double labels = (double)mm_batcher_labels(train);
-    int64_t batches = 0;
-    MM_TRY(mm_batcher_epoch_batches(train, 0, &batches, err));
-    if (labels < 1) return MM_FAIL(err, MM_EFORMAT, "no token to learn: every row is empty");
-    const int64_t per_epoch = (batches + accum - 1) / accum;
-    plan->tokens = mm_config_int(config, "tokens");
-    plan->steps = (int64_t)ceil((double)plan->tokens / labels * (double)per_epoch);
-    return MM_OK;
-}
-
-static mm_status decide_steps(mm_batcher *train, mm_config *config, mm_train_plan *plan,
-                              mm_err *err)
-{
-    const int64_t per_step = mm_config_int(config, "batch_size") *
-                             mm_config_int(config, "max_seq_len") *
-                             mm_config_int(config, "accumulation_steps");
-    const int64_t labels = mm_batcher_labels(train);
     const char *decides = NULL;
     MM_TRY(mm_config_length(config, &decides, err));
-    if (strcmp(decides, "steps") == 0) {
+    if (strcmp(decides, "steps") == 0)
         plan->steps = mm_config_int(config, "steps");
-        // A step never takes more than an epoch.
-        plan->tokens = plan->steps * (per_step < labels ? per_step : labels);
-    } else if (strcmp(decides, "tokens") == 0) {
-        MM_TRY(steps_by_tokens(train, config, plan, err));
-    } else {
+    else if (strcmp(decides, "tokens") == 0)
+        plan->steps = (int64_t)ceil((double)mm_config_int(config, "tokens") / mean->labels);
+    else
         MM_TRY(steps_by_epochs(train, config, &plan->steps, err));
-        plan->tokens = labels * mm_config_int(config, "epochs");
-    }
+    plan->tokens = (int64_t)((double)plan->steps * mean->labels);
     if (mm_config_int(config, "warmup_steps") > plan->steps)
         return MM_FAIL(err, MM_ECONFIG, "--warmup: %lld steps are more than the run's %lld",
                        (long long)mm_config_int(config, "warmup_steps"), (long long)plan->steps);
@@ -85,35 +90,105 @@ static mm_status check_supported(const mm_config *config, mm_err *err)
     return MM_OK;
 }
 
+mm_engine_options mm_train_engine(mm_config *config, const mm_batcher *train, const mm_batcher *val,
+                                  bool training)
+{
+    mm_engine_options options = {.max_tokens = mm_batcher_max_tokens(train),
+                                 .max_segments = mm_batcher_max_segments(train),
+                                 .threads = (int32_t)mm_config_int(config, "threads"),
+                                 .training = training,
+                                 .bf16 = mm_config_dtype(config) == MM_BF16,
+                                 .seed = (uint64_t)mm_config_int(config, "seed")};
+    if (!val) return options;
+    const int32_t tokens = mm_batcher_max_tokens(val);
+    const int32_t segments = mm_batcher_max_segments(val);
+    if (tokens > options.max_tokens) options.max_tokens = tokens;
+    if (segments > options.max_segments) options.max_segments = segments;
+    return options;
+}
+
+// A forward pass alone is a third of what a token costs where every weight is trained.
+static double forward_flops(const mm_model_config *shape, int32_t seq_len)
+{
+    mm_model_config plain = *shape;
+    plain.lora_rank = 0;
+    return mm_model_flops_per_token(&plain, seq_len) / 3;
+}
+
+// Sample answers: a copy of the weights, and caches of a few rows.
+static int64_t generator_bytes(const mm_config *config, const mm_train_plan *plan)
+{
+    const int64_t gen_tokens = mm_config_int(config, "gen_tokens");
+    const mm_generator_options options = {
+        .max_tokens = (int32_t)(mm_config_int(config, "max_seq_len") + gen_tokens),
+        .bf16 = plan->dtype == MM_BF16};
+    if (gen_tokens == 0) return 0;
+    return plan->params * (plan->dtype == MM_BF16 ? 2 : 4) +
+           MM_TRAIN_PROMPTS * mm_generator_row_bytes(&plan->shape, &options);
+}
+
+// What the run takes, once its steps are known.
+static void add_costs(const mm_config *config, const step_mean *mean, mm_train_plan *plan)
+{
+    const int64_t trained = mm_model_config_trainable(&plan->shape);
+    const double read = (double)plan->steps * mean->tokens;
+    // Weights and two moments of what trains; the saver holds a copy while it writes.
+    plan->checkpoint_bytes = trained * 3 * (int64_t)sizeof(float);
+    plan->memory_bytes = mm_engine_bytes(&plan->shape, plan->dtype, &plan->engine) +
+                         plan->params * (int64_t)sizeof(float) + plan->checkpoint_bytes +
+                         generator_bytes(config, plan);
+    plan->tokens_read = (int64_t)read;
+    const int32_t seq_len = (int32_t)mm_config_int(config, "max_seq_len");
+    plan->flops = mm_model_flops_per_token(&plan->shape, seq_len) * read;
+    // The starting model scores every answer once, before the first step.
+    const bool has_reference = strcmp(mm_config_stage(config), "dpo") == 0 &&
+                               strcmp(mm_config_text(config, "dpo_loss"), "simpo") != 0;
+    if (has_reference)
+        plan->flops +=
+            forward_flops(&plan->shape, seq_len) * fmin(read, mean->steps * mean->tokens);
+}
+
 mm_status mm_train_plan_make(const mm_corpus *corpus, mm_config *config, mm_train_plan *plan,
                              mm_err *err)
 {
     mm_status status = MM_OK;
     mm_batcher *train = NULL;
     mm_batcher *val = NULL;
+    step_mean mean = {0};
     *plan = (mm_train_plan){.seconds = (double)NAN};
     MM_TRY(check_supported(config, err));
     plan->dtype = mm_config_dtype(config);
     MM_TRY(mm_config_model(config, mm_tokenizer_vocab(corpus->tokenizer), &plan->shape, err));
     MM_GO(mm_corpus_batchers(corpus, config, &train, &val, err));
-    MM_GO(decide_steps(train, config, plan, err));
+    MM_GO(measure_steps(train, &mean, err));
+    MM_GO(decide_steps(train, &mean, config, plan, err));
     plan->has_val = val != NULL;
     plan->params = mm_model_config_params(&plan->shape);
-    const int32_t seq_len = (int32_t)mm_config_int(config, "max_seq_len");
-    const mm_engine_options options = {
-        .max_tokens = (int32_t)mm_config_int(config, "batch_size") * seq_len,
-        .threads = (int32_t)mm_config_int(config, "threads"),
-        .training = true,
-        .bf16 = plan->dtype == MM_BF16,
-    };
-    // Weights and two moments; the saver holds a copy while it writes.
-    plan->checkpoint_bytes = plan->params * 3 * (int64_t)sizeof(float);
-    plan->memory_bytes = mm_engine_bytes(&plan->shape, plan->dtype, &options) +
-                         plan->params * (int64_t)sizeof(float) + plan->checkpoint_bytes;
-    plan->flops = mm_model_flops_per_token(&plan->shape, seq_len) * (double)plan->tokens;
+    plan->engine = mm_train_engine(config, train, val, true);
+    add_costs(config, &mean, plan);
 done:
     mm_batcher_free(train);
     mm_batcher_free(val);
+    return status;
+}
+
+mm_status mm_train_plan_add_teacher(mm_train_plan *plan, const mm_config *config,
+                                    const mm_param *params, size_t n_params, mm_err *err)
+{
+    mm_model_config shape;
+    mm_config *teacher = NULL;
+    mm_status status = MM_OK;
+    mm_engine_options options = plan->engine;
+    options.training = false;
+    MM_GO(mm_config_new(&teacher, "pretrain", err));
+    MM_GO(mm_config_from_params(teacher, params, n_params, NULL, err));
+    MM_GO(mm_config_model(teacher, plan->shape.vocab_size, &shape, err));
+    plan->memory_bytes += mm_engine_bytes(&shape, plan->dtype, &options) +
+                          mm_model_config_params(&shape) * (int64_t)sizeof(float);
+    plan->flops += forward_flops(&shape, (int32_t)mm_config_int(config, "max_seq_len")) *
+                   (double)plan->tokens_read;
+done:
+    mm_config_free(teacher);
     return status;
 }
 
@@ -218,60 +293,6 @@ mm_status mm_command_text(const mm_context *context, mm_str *out, mm_err *err)
     return mm_str_check(out, err);
 }
 
-// Prompts of their own data: the openings of the first held-out documents.
-static mm_status default_prompts(const mm_corpus *corpus, const mm_config *config, json_t *prompts,
-                                 mm_err *err)
-{
-    mm_status status = MM_OK;
-    mm_batcher *train = NULL;
-    mm_batcher *val = NULL;
-    mm_str text = {0};
-    MM_GO(mm_corpus_batchers(corpus, config, &train, &val, err));
-    const mm_batch *batch = NULL;
-    mm_data_position position = {0};
-    MM_GO(mm_batcher_get(val ? val : train, &position, &batch, err));
-    for (int32_t s = 0; s < batch->n_segments && json_array_size(prompts) < PROMPTS; s++) {
-        const int32_t first = batch->segments[s];
-        const int32_t length = batch->segments[s + 1] - first;
-        if (length < 4) continue;
-        const int32_t take = length / 2 < PROMPT_TOKENS ? length / 2 : PROMPT_TOKENS;
-        mm_str_clear(&text);
-        MM_GO(mm_tokenizer_decode(corpus->tokenizer, batch->tokens + first, (size_t)take, true,
-                                  &text, err));
-        MM_GO(mm_str_check(&text, err));
-        // One line, whole characters: a cut inside one leaves bytes that are no text.
-        text.length = strcspn(mm_str_text(&text), "\n");
-        text.length = mm_utf8_valid(mm_str_text(&text), text.length);
-        if (text.length == 0) continue;
-        json_t *prompt = json_stringn(mm_str_text(&text), text.length);
-        if (prompt) json_array_append_new(prompts, prompt);
-    }
-done:
-    mm_str_drop(&text);
-    mm_batcher_free(train);
-    mm_batcher_free(val);
-    return status;
-}
-
-static mm_status prompts_text(const mm_corpus *corpus, const mm_config *config,
-                              const mm_run_request *request, mm_str *out, mm_err *err)
-{
-    json_t *prompts = json_array();
-    mm_status status = MM_OK;
-    if (!prompts) return MM_FAIL(err, MM_ENOMEM, "no memory for the prompts");
-    for (size_t i = 0; i < request->n_prompts; i++) {
-        if (json_array_append_new(prompts, json_string(request->prompts[i])) == 0) continue;
-        status = MM_FAIL(err, MM_EFORMAT, "--prompt %zu is not valid UTF-8", i + 1);
-        goto done;
-    }
-    if (request->n_prompts == 0) MM_GO(default_prompts(corpus, config, prompts, err));
-    mm_json_write(prompts, out);
-    MM_GO(mm_str_check(out, err));
-done:
-    json_decref(prompts);
-    return status;
-}
-
 mm_status mm_train_create(mm_store *store, const mm_corpus *corpus, mm_config *config,
                           const mm_train_plan *plan, const mm_run_request *request, int64_t *run_id,
                           mm_err *err)
@@ -282,9 +303,11 @@ mm_status mm_train_create(mm_store *store, const mm_corpus *corpus, mm_config *c
     mm_param *known = NULL;
     size_t n = 0;
     char commit[41];
-    MM_GO(prompts_text(corpus, config, request, &prompts, err));
+    char teacher[48];
+    char teacher_step[24];
+    MM_GO(mm_train_prompts(corpus, config, request, &prompts, err));
     MM_GO(mm_config_params(config, &arena, &known, &n, err));
-    mm_param *params = mm_arena_alloc(&arena, (n + 2) * sizeof *params);
+    mm_param *params = mm_arena_alloc(&arena, (n + 4) * sizeof *params);
     if (!params) {
         status = MM_FAIL(err, MM_ENOMEM, "no memory for the run's record");
         goto done;
@@ -298,6 +321,14 @@ mm_status mm_train_create(mm_store *store, const mm_corpus *corpus, mm_config *c
                              .value = mm_str_text(&prompts),
                              .is_default = request->n_prompts == 0,
                              .origin = request->n_prompts == 0 ? "data" : "command line"};
+    if (request->teacher_id) {
+        snprintf(teacher, sizeof teacher, "%" PRId64 "@%" PRId64, request->teacher_id,
+                 request->teacher_step);
+        snprintf(teacher_step, sizeof teacher_step, "%" PRId64, request->teacher_step);
+        params[n++] = (mm_param){.name = "teacher", .value = teacher, .origin = "command line"};
+        params[n++] =
+            (mm_param){.name = "teacher_step", .value = teacher_step, .origin = "command line"};
+    }
     MM_GO(mm_save_tokenizer(store, corpus->tokenizer, err));
     mm_git_commit(commit);
     const mm_run_new run = {.name = request->name,
@@ -309,7 +340,7 @@ mm_status mm_train_create(mm_store *store, const mm_corpus *corpus, mm_config *c
                             .device = mm_config_text(config, "device"),
                             .dtype = mm_config_text(config, "dtype"),
                             .params_total = plan->params,
-                            .params_trainable = plan->params,
+                            .params_trainable = mm_model_config_trainable(&plan->shape),
                             .steps_planned = plan->steps,
                             .command = request->command,
                             .version = MMRUN_VERSION,
