@@ -153,7 +153,9 @@ static void print_run(const mm_context *context, const mm_family *family, size_t
         if (run->teacher_step >= 0) mm_out(" at step %lld", (long long)run->teacher_step);
     }
     mm_real_text(info->best_val_loss, number);
-    if (!isnan(info->best_val_loss)) mm_out("  val loss %s", number);
+    const bool is_preference = info->stage && strcmp(info->stage, "dpo") == 0;
+    if (!isnan(info->best_val_loss))
+        mm_out("  %s %s", is_preference ? "preference loss" : "val loss", number);
     if (run->sha256) {
         mm_out_color(context, MM_COLOR_DIM);
         mm_out("  %.*s at step %lld", HASH_DIGITS, run->sha256, (long long)run->step);
