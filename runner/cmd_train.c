@@ -116,7 +116,8 @@ static mm_status tell(const mm_context *context, mm_store *store, int64_t run_id
         goto done;
     }
     if (trained != MM_OK) {
-        mm_err_context(err, "run '%s'", run.name);
+        if (err && strncmp(err->message, "run '", 5) != 0)
+            mm_err_context(err, "run '%s'", run.name);
         goto done;
     }
     mm_duration_text(run.duration_s, seconds);
@@ -229,6 +230,7 @@ static mm_status train_stage(const mm_context *context, const mm_args *args, con
     if (!is_dry) MM_GO(check_record(context, mm_args_text(args, "name"), err));
     MM_GO(mm_corpus_open(&corpus, context, lineage.store, &spec, config, err));
     MM_GO(mm_train_plan_make(&corpus, config, &plan, err));
+    MM_GO(mm_train_plan_add_teacher(&plan, config, &lineage.teacher, err));
     MM_GO(mm_lineage_check(&lineage, config, err)); // the vocabulary is known now
     MM_GO(mm_corpus_say_left_out(&corpus, context, config, err));
     // What is over in a moment needs no estimate, and is not held up by one.

@@ -86,7 +86,8 @@ class TestParents(LineageTest):
                        err="--from none: fresh weights need --tokenizer")
         self.run_mmrun("lora", "--from", "none", "--tokenizer", "tok", expect=2,
                        err="--from none: adapters stand beside weights that were learned")
-        self.run_mmrun("sft", "--from", "bas", expect=2, err="--from bas: there is no run 'bas'; near: base")
+        self.run_mmrun("sft", "--from", "bas", expect=2,
+                       err="--from bas: there is no run 'bas'; near: base")
         self.assertEqual(self.count_runs(), 1)
 
     def test_all_that_differs_from_the_parent_is_said_at_once(self):

@@ -126,7 +126,8 @@ class TestResumeStages(harness.CliTest):
                 self.stop(db, variant, *endless)
                 self.run_mmrun("--db", db, "rm", "base", "big", "--force")
                 if needs:
-                    self.run_mmrun("--db", db, "resume", "run", expect=2, err="is gone|there is no run")
+                    self.run_mmrun("--db", db, "resume", "run", expect=2,
+                                   err="is gone|was removed|there is no run")
                     continue
                 running = self.start_mmrun("--db", db, "resume", "run")
                 running.wait_for_text("resumed at step")
