@@ -152,6 +152,8 @@ static mm_status make_arm(sweep *s, size_t index, arm *a, mm_err *err)
     }
     mm_status status = mm_lineage_check(&s->lineage, a->config, err);
     if (status == MM_OK) status = mm_train_plan_make(&s->corpus, a->config, &a->plan, err);
+    if (status == MM_OK)
+        status = mm_train_plan_add_teacher(&a->plan, a->config, &s->lineage.teacher, err);
     if (status != MM_OK) {
         mm_err_context(err, "arm %zu (%s)", index + 1, a->name);
         return status;

@@ -23,8 +23,8 @@ typedef struct mm_objective {
     /* Takes what it needs besides the session's engine into objective_state; NULL: nothing. */
     mm_status (*open)(mm_session *s, mm_err *err);
     void (*close)(mm_session *s);
-    /* Called once before the first step of a process, with the weights the run started from in
-     * model and engine; NULL: nothing to do. */
+    /* Where `open` has set needs_start: called once before the first step of a process, with the
+     * weights the run started from in model and engine. */
     mm_status (*prepare)(mm_session *s, mm_err *err);
     /* Adds scale * d(sum of the loss)/d(parameter) of a micro-batch to the gradients. sums[0] gets
      * the sum of the loss over labels or pairs, the rest those of `series`. */

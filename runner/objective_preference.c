@@ -56,7 +56,8 @@ static mm_status open_pairs(mm_session *s, mm_err *err)
     p->weights = mm_calloc(n, sizeof *p->weights);
     if (!p->logprobs || !p->weights)
         return MM_FAIL(err, MM_ENOMEM, "no memory for pairs of %zu tokens", n);
-    if (p->how.kind == MM_PREFERENCE_SIMPO) return MM_OK;
+    s->needs_start = p->how.kind != MM_PREFERENCE_SIMPO;
+    if (!s->needs_start) return MM_OK;
     return mm_reference_new(&p->reference, sizes.max_tokens, sizes.max_segments, err);
 }
 
@@ -85,7 +86,6 @@ static mm_status add_epoch(mm_session *s, mm_batcher *batcher, mm_data_position 
 static mm_status prepare_reference(mm_session *s, mm_err *err)
 {
     const preferring *p = s->objective_state;
-    if (!p->reference) return MM_OK;
     int64_t val_steps = INT64_MAX;
     int64_t steps = s->steps - s->at.step;
     mm_data_position at = {0};

@@ -179,7 +179,7 @@ static mm_status session_open(mm_session *s, mm_err *err)
     MM_TRY(mm_session_restore(s, err));
     mm_engine_reload(s->engine);
     MM_TRY(open_record_writers(s, err));
-    return s->at.step < s->steps ? mm_session_prepare(s, err) : MM_OK;
+    return mm_session_prepare(s, err);
 }
 
 static void session_drop(mm_session *s)

@@ -8,6 +8,7 @@
 
 #include "core/nn/engine.h"
 #include "runner/corpus.h"
+#include "runner/lineage.h"
 #include "store/query.h"
 
 typedef struct mm_run_request {
@@ -46,10 +47,9 @@ typedef struct mm_train_plan {
  * `seconds` open. */
 MM_NODISCARD mm_status mm_train_plan_make(const mm_corpus *corpus, mm_config *config,
                                           mm_train_plan *plan, mm_err *err);
-/* Adds what the teacher costs, a run of these parameters. */
+/* Adds what the teacher costs, if there is one. */
 MM_NODISCARD mm_status mm_train_plan_add_teacher(mm_train_plan *plan, const mm_config *config,
-                                                 const mm_param *params, size_t n_params,
-                                                 mm_err *err);
+                                                 const mm_parent *teacher, mm_err *err);
 /* Operations per second that training in `dtype` reaches on this machine, about; measured for 40
  * ms. */
 double mm_train_plan_rate(const mm_config *config, mm_dtype dtype);

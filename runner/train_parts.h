@@ -59,6 +59,7 @@ typedef struct mm_session {
     const char *isa_before; /* of the attempt before, NULL: there was none */
     const mm_objective *objective;
     void *objective_state;
+    bool needs_start; /* set by the objective's `open`: its `prepare` is to be called */
     mm_place at;
     int64_t steps;
     bool is_padded;        /* batches have pads */
@@ -82,8 +83,8 @@ MM_NODISCARD mm_status mm_session_save(mm_session *s, double val_loss, mm_err *e
 /* Fills model, moments and place from the newest checkpoint that verifies, or as they are before
  * the first step. Sets `restored`. */
 MM_NODISCARD mm_status mm_session_restore(mm_session *s, mm_err *err);
-/* Calls the objective's `prepare` with the weights that the run started from in the model, and puts
- * the present ones back. */
+/* Where the objective needs it and there are steps left: calls its `prepare` with the weights that
+ * the run started from in the model, and puts the present ones back. */
 MM_NODISCARD mm_status mm_session_prepare(mm_session *s, mm_err *err);
 
 /* ---- train_eval.c ----------------------------------------------------------------------------

@@ -173,22 +173,23 @@ done:
 }
 
 mm_status mm_train_plan_add_teacher(mm_train_plan *plan, const mm_config *config,
-                                    const mm_param *params, size_t n_params, mm_err *err)
+                                    const mm_parent *teacher, mm_err *err)
 {
+    if (teacher->run_id == 0) return MM_OK;
     mm_model_config shape;
-    mm_config *teacher = NULL;
+    mm_config *its = NULL;
     mm_status status = MM_OK;
     mm_engine_options options = plan->engine;
     options.training = false;
-    MM_GO(mm_config_new(&teacher, "pretrain", err));
-    MM_GO(mm_config_from_params(teacher, params, n_params, NULL, err));
-    MM_GO(mm_config_model(teacher, plan->shape.vocab_size, &shape, err));
+    MM_GO(mm_config_new(&its, "pretrain", err));
+    MM_GO(mm_config_from_params(its, teacher->params, teacher->n_params, NULL, err));
+    MM_GO(mm_config_model(its, plan->shape.vocab_size, &shape, err));
     plan->memory_bytes += mm_engine_bytes(&shape, plan->dtype, &options) +
                           mm_model_config_params(&shape) * (int64_t)sizeof(float);
     plan->flops += forward_flops(&shape, (int32_t)mm_config_int(config, "max_seq_len")) *
                    (double)plan->tokens_read;
 done:
-    mm_config_free(teacher);
+    mm_config_free(its);
     return status;
 }
 

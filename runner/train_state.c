@@ -130,8 +130,7 @@ static mm_status find_start(mm_session *s, mm_checkpoint_info *out, mm_err *err)
     *out = (mm_checkpoint_info){0};
     if (s->run.parent_step < 0) return MM_OK;
     // The record keeps the step when the run it belongs to is removed.
-    if (s->run.parent_id == 0)
-        return MM_FAIL(err, MM_ENOTFOUND, "the run it started from was removed");
+    if (s->run.parent_id == 0) return MM_FAIL(err, MM_ENOTFOUND, "the run it started from is gone");
     const mm_run_ref ref = {
         .run_id = s->run.parent_id, .at = MM_AT_STEP, .step = s->run.parent_step, .has_at = true};
     return mm_store_resolve_checkpoint(s->store, &ref, &s->arena, out, err);
@@ -189,25 +188,26 @@ static mm_status restore_newest(mm_session *s, mm_err *err)
 
 mm_status mm_session_restore(mm_session *s, mm_err *err)
 {
+    mm_err why = {0};
+    mm_checkpoint_info start = {0};
     MM_TRY(restore_newest(s, err));
+    const bool has_start = find_start(s, &start, &why) == MM_OK;
+    // Said before the run is claimed: it stays as it is.
+    if (!has_start && s->needs_start && s->at.step < s->steps)
+        return MM_FAIL(err, MM_ENOTFOUND, "%s needs the weights the run started from: %.512s",
+                       s->run.stage, why.message);
     if (mm_model_first_trained(s->model) == 0) return MM_OK;
     // Where the parent is gone, the run's own checkpoint has the same base.
-    mm_checkpoint_info start = {0};
-    const bool has_start = find_start(s, &start, NULL) == MM_OK;
     s->base_id = has_start && start.id ? start.id : s->restored.id;
     return MM_OK;
 }
 
 mm_status mm_session_prepare(mm_session *s, mm_err *err)
 {
-    if (!s->objective->prepare) return MM_OK;
+    if (!s->needs_start || s->at.step >= s->steps) return MM_OK;
     // What was started afresh has these weights already.
     if (s->restored.id == 0) return s->objective->prepare(s, err);
-    mm_status status = load_start(s, err);
-    if (status != MM_OK) {
-        mm_err_context(err, "run '%s' needs the weights it started from", s->run.name);
-        return status;
-    }
+    MM_TRY(load_start(s, err));
     mm_engine_reload(s->engine);
     MM_TRY(s->objective->prepare(s, err));
     MM_TRY(mm_load_weights(s->model, s->store, &s->restored, err));
