@@ -19,9 +19,9 @@ typedef enum mm_synth_kind {
     MM_SYNTH_SFT,          /* {"conversations"} */
     MM_SYNTH_PREFERENCE,   /* {"chosen","rejected"} */
     MM_SYNTH_RL,           /* {"conversations", last assistant empty, "gt":[…]} */
-    MM_SYNTH_ARITHMETIC, /* {"conversations", "gt":[number]}: small sums and differences, asked and
-                            answered in words of one language */
-    MM_SYNTH_PERSONA     /* {"conversations", "gt":[name]}: who the model is, with a name */
+    MM_SYNTH_ARITHMETIC,   /* {"conversations", "gt":[number]}: comparisons, sums and differences of
+                              small numbers, asked and answered in words of one language */
+    MM_SYNTH_PERSONA       /* {"conversations", "gt":[name]}: who the model is, with a name */
 } mm_synth_kind;
 enum { MM_SYNTH_KINDS = MM_SYNTH_PERSONA + 1 };
 

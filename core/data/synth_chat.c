@@ -201,11 +201,8 @@ static void draw_identity(mm_synth *synth, mm_exchange *exchange)
 static void draw_arithmetic(mm_synth *synth, mm_exchange *exchange)
 {
     mm_problem problem;
-    do {
-        mm_str_clear(&exchange->question);
-        mm_problem_draw_small(synth, &problem);
-        mm_problem_ask(synth, &problem, &exchange->question);
-    } while (is_neutral(mm_str_text(&exchange->question)));
+    mm_problem_draw_small(synth, &problem);
+    mm_problem_ask_plainly(synth, &problem, &exchange->question);
     mm_problem_say(synth, &problem, problem.result, &exchange->answer);
     mm_problem_say(synth, &problem, problem.result + 1 + mm_synth_below(synth, 3),
                    &exchange->wrong);

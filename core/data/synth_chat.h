@@ -14,7 +14,7 @@ typedef enum mm_task {
     MM_TASK_STORY,
     MM_TASK_TRANSLATE,
     MM_TASK_IDENTITY,
-    MM_TASK_ARITHMETIC, /* sums and differences in words of one language */
+    MM_TASK_ARITHMETIC, /* small numbers, asked and answered in words of one language */
     MM_TASK_PERSONA,    /* as MM_TASK_IDENTITY, of a model with a name */
     MM_TASKS
 } mm_task;

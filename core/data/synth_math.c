@@ -175,8 +175,14 @@ void mm_problem_draw(mm_synth *synth, mm_problem *problem)
 
 void mm_problem_draw_small(mm_synth *synth, mm_problem *problem)
 {
-    problem->operation = mm_synth_chance(synth, 50) ? MM_ADD : MM_SUBTRACT;
-    draw_numbers(synth, MM_ADD_MAX, problem);
+    static const mm_operation SHARES[4] = {MM_COMPARE, MM_COMPARE, MM_ADD, MM_SUBTRACT};
+    problem->operation = SHARES[mm_synth_below(synth, 4)];
+    if (problem->operation == MM_COMPARE) {
+        draw_unordered(synth, MM_COMBO_COMPARE, MM_ADD_MAX + 1, problem);
+        problem->result = problem->a > problem->b ? problem->a : problem->b;
+    } else {
+        draw_numbers(synth, MM_ADD_MAX, problem);
+    }
     set_slots(synth, problem);
 }
 
@@ -201,6 +207,16 @@ void mm_problem_answer(mm_synth *synth, const mm_problem *problem, int value, mm
     mm_slots slots = problem->slots;
     set_number(&slots, "c", "C", synth->language, value, false);
     mm_synth_expand(synth, ANSWERS[problem->operation][synth->language], &slots, answer);
+}
+
+void mm_problem_ask_plainly(mm_synth *synth, const mm_problem *problem, mm_str *question)
+{
+    static const char *const PLAIN[4][MM_LANGUAGES] = {
+        [MM_ADD] = {"{a}加{b}[等于几|是多少]？", "[What|How much] is {a} plus {b}?"},
+        [MM_SUBTRACT] = {"{a}减{b}[等于几|是多少]？", "[What|How much] is {a} minus {b}?"},
+        [MM_MULTIPLY] = {"{a}乘{b}[等于几|是多少]？", "[What|How much] is {a} times {b}?"},
+        [MM_COMPARE] = {"{a}和{b}哪个[更大|大]？", "Which [is|number is] larger, {a} or {b}?"}};
+    mm_synth_expand(synth, PLAIN[problem->operation][synth->language], &problem->slots, question);
 }
 
 void mm_problem_say(mm_synth *synth, const mm_problem *problem, int value, mm_str *answer)
