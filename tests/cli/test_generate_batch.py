@@ -212,6 +212,17 @@ class TestUse(GenerateTest):
                               "--temperature", "0").out
         self.assertNotIn("Once upon", told)  # a chat shows the answer alone
 
+    def test_random_bytes_are_valid_rows(self):
+        # Every token is as likely as any other: halves of characters, NUL, quotes, tags.
+        self.answer(self.questions(100), "--max-new-tokens", "60", "--temperature", "100",
+                    "--top-p", "1", "--top-k", "0")
+        texts = "".join(row["conversations"][-1]["content"] for row in self.rows())
+        self.assertIn("\ufffd", texts)
+        self.assertNotIn("\0", texts)
+        self.assertTrue(set(texts) & set('"\\\n\t'))
+        checked = self.run_mmrun("data", "check", "out.jsonl", "--json").json()["files"][0]
+        self.assertEqual((checked["rows"], checked["bad_rows"]), (100, 0))
+
     def test_answers_are_training_data(self):
         self.answer(self.questions(40), "--think", "off")
         checked = self.run_mmrun("data", "check", "out.jsonl", "--json").json()["files"][0]
