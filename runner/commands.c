@@ -204,8 +204,8 @@ const mm_command mm_commands[] = {
      .details =
          AT_HELP "\n"
                  "Runs of pretrain write on from the prompt, runs that were taught to answer see "
-                 "it as a turn\nof a chat. --prompts FILE -o OUT writes a conversation per prompt, "
-                 "which sft takes as data;\na command that was stopped goes on with the same "
+                 "it as a turn of a chat. --prompts FILE -o OUT writes a conversation per prompt, "
+                 "which sft takes as data; a command that was stopped goes on with the same "
                  "call.\n"
                  "Examples:\n"
                  "  mmrun generate last \"Once upon a time\"\n"
