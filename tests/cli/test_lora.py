@@ -220,8 +220,8 @@ class TestLora(harness.CliTest):
         self.assertIn("num_hidden_layers 2, here 1", refused)
         self.run_mmrun("tokenizer", "train", "--data", "data/pretrain.jsonl", "--vocab", "330",
                        "-o", "words")
-        self.run_mmrun("pretrain", "--data", "data/pretrain.jsonl", "--tokenizer", "words", "--name",
-                       "words", *TINY, "--steps", "1")
+        self.run_mmrun("pretrain", "--data", "data/pretrain.jsonl", "--tokenizer", "words",
+                       "--name", "words", *TINY, "--steps", "1")
         refused = self.run_mmrun("generate", "words", "a", "--lora", "two", expect=2,
                                  err="vocab_size 320, here 330").err
         self.assertIn("tokenizer ", refused)

@@ -4,7 +4,8 @@
 For a Qwen3-shaped and a Llama-shaped model: peft loads the exported adapters over the exported base
 and gives the engine's logits, merge_and_unload gives the engine's merged weights; adapters that
 peft makes, trains and saves give peft's logits in the engine, also with rslora; what the engine
-lacks is refused by its name. Exit 77, which CTest counts as skipped, where peft or torch is missing.
+lacks is refused by its name. Exit 77, which CTest counts as skipped, where peft or torch is
+missing.
 
 usage: check_peft.py PEFT_TOOL
 """
