@@ -607,11 +607,9 @@ static void print_origin(const mm_context *context, const record *r)
     mm_out("  created %s%s%s by mmrun %s%s%s\n", time, run->host ? " on " : "",
            run->host ? run->host : "", run->version ? run->version : "?",
            run->git_commit ? ", commit " : "", run->git_commit ? run->git_commit : "");
-    if (run->parent_id > 0 && !has_parent(r)) {
-        mm_out("  started from a deleted run (%lld)", (long long)run->parent_id);
-        if (run->parent_step >= 0) mm_out(" at step %lld", (long long)run->parent_step);
-        mm_out("\n");
-    }
+    // With the parent its id has gone from the record; the step stays.
+    if (run->parent_step >= 0 && !has_parent(r))
+        mm_out("  started from step %lld of a run that was removed\n", (long long)run->parent_step);
     if (run->sweep_id > 0) mm_out("  part of sweep %lld\n", (long long)run->sweep_id);
     if (run->command) mm_out("  reproduce: %s\n", run->command);
     const bool is_open = strcmp(run->status, "killed") == 0 ||
