@@ -144,8 +144,7 @@ static void expect_no_leftovers(const fixture *fix)
         "SELECT count(*) FROM checkpoint WHERE state <> 'complete'",
         "SELECT count(*) FROM chunk WHERE id NOT IN (SELECT chunk_id FROM tensor_chunk)",
         "SELECT count(*) FROM tensor_chunk WHERE chunk_id NOT IN (SELECT id FROM chunk)",
-        "SELECT (SELECT coalesce(sum(own_bytes), 0) FROM checkpoints) - "
-        "(SELECT coalesce(sum(stored_bytes), 0) FROM chunk)",
+        "SELECT total(own_bytes) <> (SELECT total(stored_bytes) FROM chunk) FROM checkpoints",
     };
     for (size_t i = 0; i < sizeof NONE / sizeof NONE[0]; i++) {
         if (sql_int(fix->path, NONE[i]) != 0) fail_msg("%s", NONE[i]);

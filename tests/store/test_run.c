@@ -395,16 +395,33 @@ static void an_evaluation_done_again_replaces_the_one_before(void **state)
                             "coalesce(value, '-')) FROM (SELECT * FROM results ORDER BY step, "
                             "metric)"),
         "10 10 0.5,20 10 0.5,20 - -");
-    // A resume from before them moves results aside, as it does answers.
-    const mm_generation_row answer = {
-        .run_id = id, .step = 20, .prompt = "1+1", .text = "3", .expected = "2"};
-    OK(mm_store_generation_add(store, &answer, err));
+    mm_arena_drop(&arena);
+    mm_store_close(store);
+}
+
+static void a_resume_moves_results_aside(void **state)
+{
+    const fixture *fix = *state;
+    mm_store *store = open_store(fix->path, MM_STORE_CREATE);
+    const int64_t id = make_run(store, "a");
+    mm_arena arena = {0};
+    mm_result *found;
+    size_t count;
+    for (int64_t step = 10; step <= 20; step += 10) {
+        const mm_result result = {
+            .run_id = id, .step = step, .task = "sums.jsonl", .metric = "exact_match", .n = 4};
+        const mm_generation_row answer = {
+            .run_id = id, .step = step, .prompt = "1+1", .text = "3", .expected = "2"};
+        OK(mm_store_result_add(store, &result, err));
+        OK(mm_store_generation_add(store, &answer, err));
+    }
     mm_claim *claim = claim_run(store, id, 15);
     OK(mm_run_end(claim, "finished", NULL, err));
     OK(mm_store_results(store, id, &arena, &found, &count, err));
     assert_int_equal(count, 1);
-    assert_int_equal(sql_int(fix->path, "SELECT count(*) FROM results"), 1);
-    assert_int_equal(sql_int(fix->path, "SELECT count(*) FROM generations"), 0);
+    assert_int_equal(found[0].step, 10);
+    assert_int_equal(sql_int(fix->path, "SELECT sum(step) FROM results"), 10);
+    assert_int_equal(sql_int(fix->path, "SELECT sum(step) FROM generations"), 10);
     OK(mm_store_run_remove(store, id, err));
     assert_int_equal(sql_int(fix->path, "SELECT count(*) FROM result"), 0);
     mm_arena_drop(&arena);
@@ -626,6 +643,7 @@ int main(void)
         TEST(a_silent_run_reads_killed_in_plain_sql),
         TEST(hostile_text_comes_back_byte_for_byte),
         TEST(an_evaluation_done_again_replaces_the_one_before),
+        TEST(a_resume_moves_results_aside),
         TEST(what_has_no_right_answer_is_not_wrong),
         TEST(datasets_are_one_row_per_content),
         TEST(tokenizers_are_kept_by_hash),
