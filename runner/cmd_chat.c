@@ -112,22 +112,12 @@ static void print_json(const mm_chat *chat, const char *question, const mm_reply
 static mm_status record(const mm_chat *chat, const mm_reply *reply, mm_err *err)
 {
     const mm_exchange *exchange = reply->exchange;
-    const mm_generation_row row = {
-        .run_id = chat->loaded->run.id,
-        .step = chat->loaded->checkpoint.step,
-        .prompt_idx = (int32_t)mm_chat_session_count(chat->session) - 1,
-        .prompt = exchange->question,
-        .text = exchange->answer,
-        .tokens = reply->generation.n_tokens,
-        .finish_reason = mm_finish_text(reply->generation.finish),
-        .temperature = chat->sampling.temperature,
-        .top_p = chat->sampling.top_p,
-        .top_k = chat->sampling.top_k,
-        .seed = chat->sampling.seed,
-        .tokens_per_s = rate_of(&reply->generation),
-        .task = TASK,
-        .is_correct = -1,
-    };
+    mm_generation_row row =
+        mm_sample_row(exchange->question, exchange->answer, &chat->sampling, &reply->generation);
+    row.run_id = chat->loaded->run.id;
+    row.step = chat->loaded->checkpoint.step;
+    row.prompt_idx = (int32_t)mm_chat_session_count(chat->session) - 1;
+    row.task = TASK;
     return mm_store_generation_add(chat->store, &row, err);
 }
 

@@ -1,30 +1,38 @@
-/* mmrun eval: score a checkpoint on text and let it answer prompts. */
+/* mmrun eval: what one run or several can do. Loss on held-out rows, multiple choice, answers to
+ * prompts; every number is recorded with its run. */
 #include "runner/commands.h"
-#include "runner/corpus.h"
-#include "runner/load.h"
-#include "runner/sample.h"
-#include "runner/score.h"
+#include "runner/eval_parts.h"
+#include "runner/match.h"
+#include "runner/train.h"
 
-#include "core/base/file.h"
-#include "core/base/utf8.h"
+#include "core/base/stat.h"
 
 #include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
 #include <string.h>
-
-enum { PROMPT_FILE_BYTES = 16 << 20 };
 
 const mm_option mm_eval_options[] = {
     {.name = "data",
      .type = MM_OPTION_PATH,
      .value = "FILE",
      .repeats = true,
-     .help = "text to score (none: what the run held out)"},
+     .help = "rows to score: texts, conversations or preference pairs (what the run held out)"},
+    {.name = "mask",
+     .type = MM_OPTION_CHOICE,
+     .value = "MASK",
+     .choices = MM_MASK_KINDS,
+     .help = "what of a conversation is scored (the run's, else all-answers)"},
+    {.name = "reference",
+     .type = MM_OPTION_TEXT,
+     .value = "RUN",
+     .help = "of preference pairs (what a dpo run started from)"},
     {.name = "limit",
      .type = MM_OPTION_INT,
      .value = "ROWS",
      .min = 1,
      .max = 1e12,
-     .help = "score only the first rows"},
+     .help = "only the first rows, questions and prompts"},
     {.name = "pack",
      .type = MM_OPTION_CHOICE,
      .value = "on|off",
@@ -37,255 +45,371 @@ const mm_option mm_eval_options[] = {
      .min = 4,
      .max = 1048576,
      .help = "context to score with (the run's)"},
+    {.name = "no-loss", .type = MM_OPTION_FLAG, .help = "leave the held-out loss out"},
+    {.name = "choices",
+     .type = MM_OPTION_PATH,
+     .value = "FILE",
+     .group = "Multiple choice",
+     .help = "questions: {\"question\", \"A\", \"B\" …, \"answer\"} or {\"question\", \"choices\", "
+             "\"answer\"}"},
+    {.name = "score",
+     .type = MM_OPTION_CHOICE,
+     .value = "letter|text",
+     .choices = "letter,text",
+     .group = "Multiple choice",
+     .help = "by the letter of a listed option, or by an option's own words (letter)"},
+    {.name = "dev",
+     .type = MM_OPTION_PATH,
+     .value = "FILE",
+     .group = "Multiple choice",
+     .help = "questions shown as examples"},
+    {.name = "shots",
+     .type = MM_OPTION_INT,
+     .value = "N",
+     .min = 0,
+     .max = 100,
+     .group = "Multiple choice",
+     .help = "examples per question (5 with --dev)"},
     {.name = "prompts",
      .type = MM_OPTION_PATH,
      .value = "FILE",
-     .help = "prompts to answer, one per line"},
+     .group = "Prompts",
+     .help = "to answer: one per line, or rows {\"prompt\", \"expected\"?}"},
+    {.name = "match",
+     .type = MM_OPTION_CHOICE,
+     .value = "HOW",
+     .choices = MM_MATCH_KINDS,
+     .group = "Prompts",
+     .help = "when an answer counts as the expected one (exact)"},
     {.name = "max-new-tokens",
      .type = MM_OPTION_INT,
      .value = "N",
      .min = 1,
      .max = 1000000,
+     .group = "Prompts",
      .help = "length of an answer (64)"},
     {.name = "temperature",
      .type = MM_OPTION_REAL,
      .value = "X",
      .min = 0,
      .max = 100,
-     .help = "0: greedy (0.85)"},
-    {.name = "cache", .type = MM_OPTION_PATH, .value = "DIR", .help = "folder of the token caches"},
+     .group = "Prompts",
+     .help = "0: greedy (0.85; 0 where an answer is expected)"},
+    {.name = "style",
+     .type = MM_OPTION_CHOICE,
+     .value = "text|chat",
+     .choices = "text,chat",
+     .group = "How",
+     .help = "questions and prompts as text to be continued or as a user's turn (as the run's "
+             "stage was taught)"},
+    {.name = "on-bad-row",
+     .aliases = "on_bad_row",
+     .type = MM_OPTION_CHOICE,
+     .value = "stop|skip",
+     .choices = "stop,skip",
+     .group = "How",
+     .help = "stop when over 0.1 % of the rows are bad, or skip them (the run's)"},
+    {.name = "cache",
+     .type = MM_OPTION_PATH,
+     .value = "DIR",
+     .group = "How",
+     .help = "folder of the token caches"},
     {.name = "dtype",
      .type = MM_OPTION_CHOICE,
      .value = "fp32|bf16",
      .choices = "fp32,bf16",
+     .group = "How",
      .help = "precision of products and activations (the run's)"},
     {.name = "threads",
      .type = MM_OPTION_INT,
      .value = "N",
      .min = 0,
      .max = 1024,
+     .group = "How",
      .help = "worker threads (all)"},
     {0},
 };
 
-// What the run held out: its val file, or the held-out rows of its training files.
-static mm_status recorded_files(mm_store *store, mm_loaded *loaded, mm_corpus_spec *spec,
-                                mm_err *err)
+/* ---- what the parts share ----------------------------------------------------------------------
+ */
+
+mm_status mm_eval_add(mm_eval *eval, const mm_result *result, mm_err *err)
 {
-    mm_dataset *datasets = NULL;
-    size_t n = 0;
-    MM_TRY(mm_store_datasets(store, loaded->run.id, &loaded->arena, &datasets, &n, err));
-    const char **paths = mm_arena_alloc(&loaded->arena, (n + 1) * sizeof *paths);
-    if (!paths) return MM_FAIL(err, MM_ENOMEM, "no memory for the list of files");
-    for (size_t i = 0; i < n; i++) {
-        if (strcmp(datasets[i].role, "val") == 0) spec->val = datasets[i].path;
-        if (strcmp(datasets[i].role, "train") == 0) paths[spec->n_train++] = datasets[i].path;
+    if (eval->n_results == MM_EVAL_RESULTS_MAX)
+        return MM_FAIL(err, MM_ELIMIT, "more than %d results", MM_EVAL_RESULTS_MAX);
+    mm_result *kept = &eval->results[eval->n_results];
+    *kept = *result;
+    kept->run_id = eval->loaded.run.id;
+    kept->step = eval->loaded.checkpoint.step;
+    kept->task = mm_arena_strdup(&eval->arena, result->task);
+    kept->metric = mm_arena_strdup(&eval->arena, result->metric);
+    kept->data_sha256 = mm_arena_strdup(&eval->arena, result->data_sha256);
+    if (!kept->task || !kept->metric) return MM_FAIL(err, MM_ENOMEM, "no memory for results");
+    eval->n_results++;
+    return eval->records ? mm_store_result_add(eval->store, kept, err) : MM_OK;
+}
+
+mm_status mm_eval_add_share(mm_eval *eval, const char *task, const char *metric, int64_t correct,
+                            int64_t n, const char *sha256, mm_err *err)
+{
+    const mm_interval interval = mm_wilson_interval(correct, n);
+    const mm_result result = {.task = task,
+                              .metric = metric,
+                              .value = (double)correct / (double)n,
+                              .low = interval.low,
+                              .high = interval.high,
+                              .n = n,
+                              .correct = correct,
+                              .data_sha256 = sha256};
+    return mm_eval_add(eval, &result, err);
+}
+
+const char *mm_eval_task(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash && slash[1] ? slash + 1 : path;
+}
+
+mm_sample_style mm_eval_style(const mm_eval *eval)
+{
+    const char *style = mm_args_text(eval->args, "style");
+    if (!style) return mm_sample_style_of(eval->loaded.run.stage);
+    return strcmp(style, "chat") == 0 ? MM_SAMPLE_CHAT : MM_SAMPLE_TEXT;
+}
+
+mm_dtype mm_eval_dtype(const mm_eval *eval)
+{
+    return mm_loaded_dtype(&eval->loaded, mm_args_text(eval->args, "dtype"));
+}
+
+bool mm_eval_skips_bad(const mm_eval *eval)
+{
+    const char *given = mm_args_text(eval->args, "on-bad-row");
+    return strcmp(given ? given : mm_config_text(eval->loaded.config, "on_bad_row"), "skip") == 0;
+}
+
+/* ---- one run -----------------------------------------------------------------------------------
+ */
+
+static mm_status evaluate(mm_eval *eval, const char *reference, mm_err *err)
+{
+    const mm_args *args = eval->args;
+    const bool has_tasks = mm_args_has(args, "choices") || mm_args_has(args, "prompts");
+    MM_TRY(mm_load_run(&eval->loaded, eval->store, reference, err));
+    json_object_set_new(eval->json, "run_id", json_integer(eval->loaded.run.id));
+    json_object_set_new(eval->json, "run", mm_json_of_text(eval->loaded.run.name));
+    json_object_set_new(eval->json, "step", json_integer(eval->loaded.checkpoint.step));
+    // Always there: shapes do not depend on what was asked.
+    static const char *const NUMBERS[] = {"val_loss", "perplexity", "bpb"};
+    for (size_t i = 0; i < sizeof NUMBERS / sizeof NUMBERS[0]; i++)
+        json_object_set_new(eval->json, NUMBERS[i], json_null());
+    json_object_set_new(eval->json, "tokens", json_integer(0));
+    json_object_set_new(eval->json, "bytes", json_integer(0));
+    json_object_set_new(eval->json, "generations", json_array());
+    if (!mm_args_has(args, "no-loss")) {
+        const mm_status status = mm_eval_loss(eval, err);
+        // Nothing held out is no obstacle to what was asked for besides.
+        const bool may_miss = has_tasks && !mm_args_has(args, "data");
+        if (status != MM_OK && !(may_miss && status == MM_EUSAGE)) return status;
     }
-    spec->train = paths;
-    if (spec->n_train > 0) return MM_OK;
-    return MM_FAIL(err, MM_EUSAGE, "run '%s' has no data on record\nmmrun eval %s --data FILE",
-                   loaded->run.name, loaded->run.name);
+    if (mm_args_has(args, "choices")) MM_TRY(mm_eval_choices(eval, err));
+    if (mm_args_has(args, "prompts")) MM_TRY(mm_eval_prompts(eval, err));
+    return MM_OK;
 }
 
-static mm_status open_batcher(const mm_context *context, const mm_args *args, mm_store *store,
-                              mm_loaded *loaded, mm_corpus *corpus, mm_batcher **out, mm_err *err)
+// How the results came about stands among the run's events.
+static mm_status record_command(const mm_eval *eval, mm_err *err)
 {
-    mm_corpus_spec spec = {.cache_dir = mm_args_text(args, "cache")};
-    mm_param *params = NULL;
-    size_t n = 0;
-    const char *pack = mm_args_text(args, "pack");
-    MM_TRY(mm_store_params(store, loaded->run.id, &loaded->arena, &params, &n, err));
-    spec.tokenizer_hash = mm_param_find(params, n, "tokenizer_hash");
-    spec.train = mm_args_list(args, "data", &spec.n_train);
-    const bool is_given = spec.n_train > 0;
-    if (!is_given) MM_TRY(recorded_files(store, loaded, &spec, err));
-    if (pack) MM_TRY(mm_config_set(loaded->config, "pack", pack, "command line", err));
-    if (mm_args_has(args, "seq-len"))
-        MM_TRY(mm_config_set(loaded->config, "max_seq_len", mm_args_text(args, "seq-len"),
-                             "command line", err));
-    MM_TRY(mm_corpus_open(corpus, context, store, &spec, loaded->config, err));
-    const bool is_split = !is_given && !corpus->val;
-    const mm_batcher_options options = {
-        .batch_size = (int32_t)mm_config_int(loaded->config, "batch_size"),
-        .seq_len = (int32_t)mm_config_int(loaded->config, "max_seq_len"),
-        .mode = mm_config_bool(loaded->config, "pack") ? MM_BATCH_PACKED : MM_BATCH_PADDED,
-        .seed = loaded->run.seed,
-        .split = is_split ? MM_SPLIT_VAL : MM_SPLIT_ALL,
-        .val_fraction = is_split ? mm_config_real(loaded->config, "val_fraction") : 0,
-        .max_documents = mm_args_int(args, "limit", 0)};
-    mm_token_cache *const *caches = corpus->val ? &corpus->val : corpus->train;
-    const mm_status status = mm_batcher_new(out, caches, corpus->val ? 1 : corpus->n_train,
-                                            corpus->tokenizer, &options, err);
-    if (status != MM_EFORMAT || !is_split) return status;
-    return MM_FAIL(err, MM_EUSAGE, "run '%s' held nothing out\nmmrun eval %s --data FILE",
-                   loaded->run.name, loaded->run.name);
-}
-
-static mm_status score(const mm_context *context, const mm_args *args, mm_store *store,
-                       mm_loaded *loaded, mm_score *out, mm_err *err)
-{
-    mm_corpus corpus = {0};
-    mm_batcher *batcher = NULL;
-    mm_engine *engine = NULL;
-    mm_progress *progress = NULL;
+    mm_str command = {0};
     mm_status status = MM_OK;
-    MM_GO(open_batcher(context, args, store, loaded, &corpus, &batcher, err));
-    const mm_engine_options options = {
-        .max_tokens = (int32_t)(mm_config_int(loaded->config, "batch_size") *
-                                mm_config_int(loaded->config, "max_seq_len")),
-        .threads = (int32_t)mm_args_int(args, "threads", 0),
-        .bf16 = mm_loaded_dtype(loaded, mm_args_text(args, "dtype")) == MM_BF16};
-    MM_GO(mm_engine_new(&engine, loaded->model, &options, err));
-    MM_GO(mm_progress_new(&progress, context, "eval", err));
-    MM_GO(mm_score_batches(engine, batcher, corpus.tokenizer, progress, out, err));
+    if (!eval->records || eval->n_results == 0) return MM_OK;
+    MM_GO(mm_command_text(eval->context, &command, err));
+    MM_GO(mm_store_event(eval->store, eval->loaded.run.id, "info", "eval", mm_str_text(&command),
+                         err));
 done:
-    mm_progress_end(progress);
-    mm_engine_free(engine);
-    mm_batcher_free(batcher);
-    mm_corpus_close(&corpus);
+    mm_str_drop(&command);
     return status;
 }
 
-// The lines of a file with their prompts; empty lines are none.
-static mm_status split_prompts(char *lines, const char *path, mm_sample *samples, size_t *n,
-                               mm_err *err)
+static void add_json_results(mm_eval *eval)
 {
-    int line_number = 0;
-    *n = 0;
-    for (char *line = lines; line && *line;) {
-        char *newline = strchr(line, '\n');
-        line_number++;
-        if (newline) *newline = '\0';
-        line[strcspn(line, "\r")] = '\0';
-        if (mm_utf8_valid(line, strlen(line)) != strlen(line))
-            return MM_FAIL(err, MM_EFORMAT, "%s line %d: not valid UTF-8", path, line_number);
-        if (*line) samples[(*n)++].prompt = line;
-        line = newline ? newline + 1 : NULL;
+    json_t *list = json_array();
+    for (size_t i = 0; i < eval->n_results; i++) {
+        const mm_result *r = &eval->results[i];
+        json_t *row = json_object();
+        json_object_set_new(row, "task", mm_json_of_text(r->task));
+        json_object_set_new(row, "metric", mm_json_of_text(r->metric));
+        json_object_set_new(row, "value", mm_json_of_real(r->value));
+        json_object_set_new(row, "low", mm_json_of_real(r->low));
+        json_object_set_new(row, "high", mm_json_of_real(r->high));
+        json_object_set_new(row, "n", json_integer(r->n));
+        json_object_set_new(row, "correct",
+                            r->correct >= 0 ? json_integer(r->correct) : json_null());
+        json_array_append_new(list, row);
     }
-    return MM_OK;
+    json_object_set_new(eval->json, "results", list);
 }
 
-static size_t count_lines(const char *text)
+/* ---- tables ------------------------------------------------------------------------------------
+ */
+
+// "25.3 % (22.1 to 28.7)" of a share, else a number.
+static void value_text(const mm_result *r, char *out, size_t bytes)
 {
-    size_t n = 1;
-    for (const char *at = strchr(text, '\n'); at; at = strchr(at + 1, '\n'))
-        n++;
-    return n;
+    if (r->correct >= 0)
+        snprintf(out, bytes, "%.1f %% (%.1f to %.1f)", 100 * r->value, 100 * r->low, 100 * r->high);
+    else
+        snprintf(out, bytes, fabs(r->value) < 1e6 ? "%.4f" : "%.4g", r->value);
 }
 
-static void show_answer(const mm_sample *sample)
+static const mm_result *find_result(const mm_eval *eval, const mm_result *like)
 {
-    mm_str shown = {0};
-    mm_utf8_add_printable(&shown, sample->prompt, strlen(sample->prompt));
-    mm_str_add(&shown, " → ");
-    mm_utf8_add_printable(&shown, mm_str_text(&sample->text), sample->text.length);
-    mm_str_add_char(&shown, '\n');
-    mm_out_text(&shown);
-    mm_str_drop(&shown);
+    for (size_t i = 0; i < eval->n_results; i++) {
+        const mm_result *r = &eval->results[i];
+        // What a run held out has one name for all of them.
+        if (strcmp(r->task, like->task) == 0 && strcmp(r->metric, like->metric) == 0) return r;
+    }
+    return NULL;
 }
 
-// Records and shows answers [first, first + n) of all.
-static mm_status keep_answers(const mm_context *context, mm_store *store, const mm_loaded *loaded,
-                              const mm_sampling *sampling, const mm_sample *samples, size_t first,
-                              size_t n, json_t *answers, mm_err *err)
+static mm_status fill_row(mm_table *table, const mm_eval *evals, size_t n, const mm_result *like)
 {
+    mm_table_cell(table, "%s", like->task);
+    mm_table_cell(table, "%s", like->metric);
+    mm_table_cell(table, "%" PRId64, like->n);
     for (size_t i = 0; i < n; i++) {
-        const mm_sample *sample = &samples[i];
-        MM_TRY(mm_sample_record(store, loaded->run.id, loaded->checkpoint.step,
-                                (int32_t)(first + i), sample->prompt, &sample->text, sampling,
-                                &sample->generation, err));
-        if (!context->json) show_answer(sample);
-        json_array_append_new(answers, json_pack("{s:s,s:s,s:i,s:s}", "prompt", sample->prompt,
-                                                 "text", mm_str_text(&sample->text), "tokens",
-                                                 sample->generation.n_tokens, "finish_reason",
-                                                 mm_finish_text(sample->generation.finish)));
+        const mm_result *r = find_result(&evals[i], like);
+        char text[64] = "-";
+        if (r) value_text(r, text, sizeof text);
+        mm_table_cell(table, "%s", text);
     }
     return MM_OK;
 }
 
-static mm_status answer(const mm_context *context, const mm_args *args, mm_store *store,
-                        mm_loaded *loaded, json_t *answers, mm_err *err)
+// A row per result, a column per run.
+static mm_status print_table(const mm_context *context, const mm_eval *evals, size_t n, mm_err *err)
 {
-    enum { PROMPTS_AT_A_TIME = 256 }; // recorded together
-    const char *path = mm_args_text(args, "prompts");
-    char *lines = NULL;
-    size_t bytes = 0;
-    size_t n = 0;
-    mm_generator *generator = NULL;
-    mm_sample *samples = NULL;
+    const size_t n_fixed = 3;
+    mm_table *table = NULL;
     mm_status status = MM_OK;
-    mm_sampling sampling = mm_sampling_default();
-    sampling.max_new_tokens = (int32_t)mm_args_int(args, "max-new-tokens", 64);
-    sampling.temperature = mm_args_real(args, "temperature", sampling.temperature);
-    sampling.seed = loaded->run.seed;
-    const int32_t room =
-        (int32_t)mm_config_int(loaded->config, "max_seq_len") + sampling.max_new_tokens;
-    MM_GO(mm_file_read(path, PROMPT_FILE_BYTES, &lines, &bytes, err));
-    samples = mm_calloc(count_lines(lines), sizeof *samples);
-    if (!samples) {
-        status = MM_FAIL(err, MM_ENOMEM, "%s: no memory for its lines", path);
-        goto done;
-    }
-    MM_GO(split_prompts(lines, path, samples, &n, err));
-    MM_GO(mm_sample_generator(&generator, loaded->model, n, room,
-                              (int32_t)mm_args_int(args, "threads", 0),
-                              mm_loaded_dtype(loaded, mm_args_text(args, "dtype")), err));
-    for (size_t first = 0; first < n; first += PROMPTS_AT_A_TIME) {
-        const size_t count = n - first < PROMPTS_AT_A_TIME ? n - first : PROMPTS_AT_A_TIME;
-        MM_GO(mm_sample_texts(generator, room, loaded->tokenizer,
-                              mm_sample_style_of(loaded->run.stage), samples + first, count,
-                              &sampling, err));
-        MM_GO(keep_answers(context, store, loaded, &sampling, samples + first, first, count,
-                           answers, err));
-    }
-done:
+    const char **headers = mm_calloc(n_fixed + n, sizeof *headers);
+    if (!headers) return MM_FAIL(err, MM_ENOMEM, "no memory for the table");
+    headers[0] = "task";
+    headers[1] = "metric";
+    headers[2] = "n";
     for (size_t i = 0; i < n; i++)
-        mm_str_drop(&samples[i].text);
-    mm_free(samples);
-    mm_generator_free(generator);
-    mm_free(lines);
+        headers[n_fixed + i] = evals[i].loaded.run.name;
+    MM_GO(mm_table_new(&table, headers, n_fixed + n, err));
+    for (size_t of = 0; of < n; of++)
+        for (size_t i = 0; i < evals[of].n_results; i++) {
+            const mm_result *like = &evals[of].results[i];
+            bool is_new = true;
+            for (size_t before = 0; before < of; before++)
+                is_new &= !find_result(&evals[before], like);
+            if (is_new) MM_GO(fill_row(table, evals, n, like));
+        }
+    mm_table_print(table, context);
+done:
+    mm_free((void *)headers);
     return status;
 }
 
-static void print_score(const mm_context *context, const mm_loaded *loaded, const mm_score *score,
-                        json_t *answers)
+static bool print_loss(const mm_eval *eval)
+{
+    const json_t *loss = json_object_get(eval->json, "val_loss");
+    const mm_loaded *loaded = &eval->loaded;
+    if (json_object_get(eval->json, "preference") || eval->n_results < 3 || !loss) return false;
+    const mm_result *r = eval->results;
+    if (strncmp(r[0].metric, "val_loss", 8) != 0) return false;
+    mm_out("%s@%" PRId64 ": val_loss %.6f  perplexity %.*g  bits per byte %.4f  tokens %" PRId64
+           "\n",
+           loaded->run.name, loaded->checkpoint.step, r[0].value, r[1].value < 1e6 ? 8 : 4,
+           r[1].value, r[2].value, r[0].n);
+    return eval->n_results == 3;
+}
+
+static mm_status print_all(const mm_context *context, mm_eval *evals, size_t n, mm_err *err)
 {
     if (!context->json) {
-        mm_out("%s@%" PRId64 ": val_loss %.6f  perplexity %.*g  bits per byte %.4f  tokens %" PRId64
-               "\n",
-               loaded->run.name, loaded->checkpoint.step, score->loss,
-               score->perplexity < 1e6 ? 8 : 4, score->perplexity, score->bits_per_byte,
-               score->tokens);
-        return;
+        const bool is_all = n == 1 && print_loss(&evals[0]);
+        size_t n_results = 0;
+        for (size_t i = 0; i < n; i++)
+            n_results += evals[i].n_results;
+        return is_all || n_results == 0 ? MM_OK : print_table(context, evals, n, err);
     }
-    // A model that has gone astray has a perplexity beyond all numbers: each may be not finite.
-    json_t *out =
-        json_pack("{s:I,s:s,s:I,s:o,s:o,s:o,s:I,s:I,s:O}", "run_id", (json_int_t)loaded->run.id,
-                  "run", loaded->run.name, "step", (json_int_t)loaded->checkpoint.step, "val_loss",
-                  mm_json_of_real(score->loss), "perplexity", mm_json_of_real(score->perplexity),
-                  "bpb", mm_json_of_real(score->bits_per_byte), "tokens", (json_int_t)score->tokens,
-                  "bytes", (json_int_t)score->bytes, "generations", answers);
+    json_t *list = json_array();
+    for (size_t i = 0; i < n; i++) {
+        add_json_results(&evals[i]);
+        json_array_append(list, evals[i].json);
+    }
+    json_t *out = n == 1 ? json_incref(evals[0].json) : json_pack("{s:O}", "runs", list);
     mm_out_json(out);
     json_decref(out);
+    json_decref(list);
+    return MM_OK;
+}
+
+/* ---- the command -------------------------------------------------------------------------------
+ */
+
+// For writing where that is possible: scoring also works on a database that cannot be written.
+static mm_status open_store(const mm_context *context, mm_store **out, bool *records, mm_err *err)
+{
+    mm_err refused = {0};
+    *records = mm_context_store(context, MM_STORE_WRITE, out, &refused) == MM_OK;
+    if (*records) return MM_OK;
+    MM_TRY(mm_context_store(context, MM_STORE_READ, out, err));
+    mm_warn(context, "Nothing will be recorded: %s", refused.message);
+    return MM_OK;
+}
+
+static void drop_eval(mm_eval *eval)
+{
+    json_decref(eval->json);
+    mm_free(eval->results);
+    mm_arena_drop(&eval->arena);
+    mm_loaded_drop(&eval->loaded);
+}
+
+// Weights and data are not needed any more, names are.
+static void release(mm_eval *eval)
+{
+    mm_model_free(eval->loaded.model);
+    eval->loaded.model = NULL;
 }
 
 mm_status mm_cmd_eval(const mm_context *context, const mm_args *args, mm_err *err)
 {
+    const size_t n = mm_args_count(args);
     mm_store *store = NULL;
-    mm_loaded loaded = {0};
-    mm_score result = {0};
-    json_t *answers = json_array();
+    bool records = false;
     mm_status status = MM_OK;
-    // Only answers are recorded; scoring alone also works on a database that cannot be written.
-    const bool writes = mm_args_has(args, "prompts");
-    MM_GO(mm_context_store(context, writes ? MM_STORE_WRITE : MM_STORE_READ, &store, err));
-    MM_GO(mm_load_run(&loaded, store, mm_args_at(args, 0), err));
-    MM_GO(score(context, args, store, &loaded, &result, err));
-    if (writes) MM_GO(answer(context, args, store, &loaded, answers, err));
-    print_score(context, &loaded, &result, answers);
+    mm_eval *evals = mm_calloc(n, sizeof *evals);
+    if (!evals) return MM_FAIL(err, MM_ENOMEM, "no memory for %zu runs", n);
+    MM_GO(open_store(context, &store, &records, err));
+    for (size_t i = 0; i < n; i++) {
+        mm_eval *eval = &evals[i];
+        eval->context = context;
+        eval->args = args;
+        eval->store = store;
+        eval->records = records;
+        eval->json = json_object();
+        eval->results = mm_calloc(MM_EVAL_RESULTS_MAX, sizeof *eval->results);
+        if (!eval->json || !eval->results) {
+            status = MM_FAIL(err, MM_ENOMEM, "no memory for results");
+            goto done;
+        }
+        if (n > 1 && !context->json && mm_args_has(args, "prompts"))
+            mm_out("%s\n", mm_args_at(args, i));
+        MM_GO(evaluate(eval, mm_args_at(args, i), err));
+        MM_GO(record_command(eval, err));
+        release(eval);
+    }
+    MM_GO(print_all(context, evals, n, err));
 done:
-    json_decref(answers);
-    mm_loaded_drop(&loaded);
+    for (size_t i = 0; i < n; i++)
+        drop_eval(&evals[i]);
+    mm_free(evals);
     mm_store_close(store);
     return status;
 }

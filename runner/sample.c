@@ -224,16 +224,12 @@ done:
     return status;
 }
 
-mm_status mm_sample_record(mm_store *store, int64_t run_id, int64_t step, int32_t prompt_idx,
-                           const char *prompt, const mm_str *text, const mm_sampling *sampling,
-                           const mm_generation *generation, mm_err *err)
+mm_generation_row mm_sample_row(const char *prompt, const char *text, const mm_sampling *sampling,
+                                const mm_generation *generation)
 {
-    const mm_generation_row row = {
-        .run_id = run_id,
-        .step = step,
-        .prompt_idx = prompt_idx,
+    return (mm_generation_row){
         .prompt = prompt,
-        .text = mm_str_text(text),
+        .text = text,
         .tokens = generation->n_tokens,
         .finish_reason = mm_finish_text(generation->finish),
         .temperature = sampling->temperature,
@@ -243,5 +239,15 @@ mm_status mm_sample_record(mm_store *store, int64_t run_id, int64_t step, int32_
         .tokens_per_s = generation->decode_s > 0 ? generation->n_tokens / generation->decode_s : 0,
         .is_correct = -1,
     };
+}
+
+mm_status mm_sample_record(mm_store *store, int64_t run_id, int64_t step, int32_t prompt_idx,
+                           const char *prompt, const mm_str *text, const mm_sampling *sampling,
+                           const mm_generation *generation, mm_err *err)
+{
+    mm_generation_row row = mm_sample_row(prompt, mm_str_text(text), sampling, generation);
+    row.run_id = run_id;
+    row.step = step;
+    row.prompt_idx = prompt_idx;
     return mm_store_generation_add(store, &row, err);
 }

@@ -53,6 +53,10 @@ MM_NODISCARD mm_status mm_sample_prompts(mm_generator *generator, const mm_token
                                          size_t n_samples, const mm_sampling *sampling,
                                          bool (*on_token)(void *context, int32_t prompt_idx),
                                          void *context, mm_err *err);
+/* An answer as a row of the generations; its run, step and task are the caller's. Borrows both
+ * texts. */
+mm_generation_row mm_sample_row(const char *prompt, const char *text, const mm_sampling *sampling,
+                                const mm_generation *generation);
 /* Adds a row to the generations of a run. */
 MM_NODISCARD mm_status mm_sample_record(mm_store *store, int64_t run_id, int64_t step,
                                         int32_t prompt_idx, const char *prompt, const mm_str *text,

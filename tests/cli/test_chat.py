@@ -181,8 +181,10 @@ class TestChat(harness.CliTest):
         self.assertGreater(turns[2]["prompt_tokens"], turns[3]["prompt_tokens"] // 2)
         self.assertEqual(turns[3]["prompt_tokens"], turns[4]["prompt_tokens"])
         self.assertEqual(turns[5]["prompt"], " /not a command")
-        self.chat(lines=["/temp 0.5", "/top-p 0.9", "/top-k 7", "/seed 3", "/think on", "/help"],
-                  err="(?s)temperature 0.5.*top-p 0.9.*top-k 7.*seed 3.*thinking on.*/regenerate")  # fmt: skip
+        self.chat(
+            lines=["/temp 0.5", "/top-p 0.9", "/top-k 7", "/seed 3", "/think on", "/help"],
+            err="(?s)temperature 0.5.*top-p 0.9.*top-k 7.*seed 3.*thinking on.*/regenerate",
+        )
         for line, message in (
             ("/tepm 1", "no command '/tepm', did you mean '/temp'"),
             ("/temp hot", "/temp: expected a number from 0 to 100, found 'hot'"),
