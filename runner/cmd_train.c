@@ -16,6 +16,8 @@
 
 // Some seconds of work on any machine of today.
 static const double LONG_FLOPS = 2e11;
+// Below this the learning rates of the fine-tuning stages are far too small (decision 29).
+static const int64_t SMALL_PARAMS = 20000000;
 
 const mm_option mm_resume_options[] = {
     {.name = "data",
@@ -56,6 +58,12 @@ static void say_plan(const mm_context *context, const mm_config *config, const m
            plan->dtype == MM_BF16 ? "bf16" : "fp32", mm_engine_isa(plan->dtype));
     if (plan->dtype == MM_BF16 && mm_engine_best_dtype() != MM_BF16)
         mm_say(context, "No kernels here are fast in bf16; --dtype fp32 takes less time.");
+    if (strcmp(mm_config_stage(config), "pretrain") != 0 && plan->params < SMALL_PARAMS &&
+        !mm_config_is_set(config, "learning_rate"))
+        mm_say(context,
+               "--lr %s is the recipe's for 64M parameters; a model of %s mostly wants ten to a "
+               "hundred times as much.",
+               mm_config_text(config, "learning_rate"), params);
     if (!plan->has_val)
         mm_warn(context,
                 "Nothing is held out, so there will be no val_loss; --val FILE names rows.");

@@ -35,6 +35,7 @@ static self_made self_made_of(const char *stage)
         return (self_made){MM_SYNTH_PRETRAIN, 20000, 500, "bilingual corpus"};
     if (strcmp(stage, "dpo") == 0)
         return (self_made){MM_SYNTH_PREFERENCE, 2000, 200, "preferences"};
+    if (strcmp(stage, "lora") == 0) return (self_made){MM_SYNTH_PERSONA, 400, 60, "persona"};
     return (self_made){MM_SYNTH_SFT, 4000, 200, "conversations"};
 }
 
