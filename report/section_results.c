@@ -195,8 +195,8 @@ mm_status mm_section_results(mm_page *page, mm_err *err)
         from = to;
     }
     mm_part_note(page,
-                 "A share with its 95 %% interval by Wilson’s score, as `mmrun eval` recorded "
-                 "it. Where intervals overlap, the difference may be chance.");
+                 "A share with its 95 %% interval by Wilson’s score, as eval recorded it. Where "
+                 "intervals overlap, the difference may be chance.");
     if (n_left_out > 0)
         mm_part_note(page, "%zu results of earlier steps or further tasks are in the database.",
                      n_left_out);
