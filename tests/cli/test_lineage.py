@@ -213,6 +213,14 @@ class TestRecord(LineageTest):
         self.assertEqual(self.param("padded", "pack"), "false")
         self.assertEqual(float(self.param("padded", "learning_rate")), 2e-4)
 
+    def test_a_step_is_its_rows_however_they_are_counted(self):
+        for stage in STAGES:
+            self.stage(stage, f"{stage}-8", "--batch", 8, "--accum", 1)
+            self.stage(stage, f"{stage}-4x2", "--batch", 4, "--accum", 2)
+            self.assertEqual(self.query("SELECT count(*), count(DISTINCT value) FROM metrics m "
+                                        "JOIN runs r ON r.id = m.run_id WHERE m.name = 'loss' "
+                                        "AND m.step = 3 AND r.stage = ?", stage), [(2, 1)])
+
     def test_without_data_a_stage_makes_its_own(self):
         for stage in ("sft", "lora", "dpo", "distill"):
             teacher = ["--teacher", "base"] if stage == "distill" else []
