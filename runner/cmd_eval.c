@@ -95,6 +95,12 @@ const mm_option mm_eval_options[] = {
      .max = 100,
      .group = "Prompts",
      .help = "0: greedy (0.85; 0 where an answer is expected)"},
+    {.name = "lora",
+     .type = MM_OPTION_TEXT,
+     .value = "RUN",
+     .repeats = true,
+     .group = "How",
+     .help = "adapters of another run, merged into the weights; nothing is recorded then"},
     {.name = "style",
      .type = MM_OPTION_CHOICE,
      .value = "text|chat",
@@ -195,7 +201,11 @@ static mm_status evaluate(mm_eval *eval, const char *reference, mm_err *err)
 {
     const mm_args *args = eval->args;
     const bool has_tasks = mm_args_has(args, "choices") || mm_args_has(args, "prompts");
+    size_t n_adapters = 0;
+    const char *const *adapters = mm_args_list(args, "lora", &n_adapters);
     MM_TRY(mm_load_run(&eval->loaded, eval->store, reference, err));
+    for (size_t i = 0; i < n_adapters; i++)
+        MM_TRY(mm_load_adapter(&eval->loaded, eval->store, adapters[i], false, err));
     json_object_set_new(eval->json, "run_id", json_integer(eval->loaded.run.id));
     json_object_set_new(eval->json, "run", mm_json_of_text(eval->loaded.run.name));
     json_object_set_new(eval->json, "step", json_integer(eval->loaded.checkpoint.step));
@@ -353,9 +363,13 @@ static mm_status print_all(const mm_context *context, mm_eval *evals, size_t n, 
  */
 
 // For writing where that is possible: scoring also works on a database that cannot be written.
-static mm_status open_store(const mm_context *context, mm_store **out, bool *records, mm_err *err)
+// Weights with the adapters of other runs are no run's, and what they do belongs to none.
+static mm_status open_store(const mm_context *context, const mm_args *args, mm_store **out,
+                            bool *records, mm_err *err)
 {
     mm_err refused = {0};
+    *records = false;
+    if (mm_args_has(args, "lora")) return mm_context_store(context, MM_STORE_READ, out, err);
     *records = mm_context_store(context, MM_STORE_WRITE, out, &refused) == MM_OK;
     if (*records) return MM_OK;
     MM_TRY(mm_context_store(context, MM_STORE_READ, out, err));
@@ -386,7 +400,7 @@ mm_status mm_cmd_eval(const mm_context *context, const mm_args *args, mm_err *er
     mm_status status = MM_OK;
     mm_eval *evals = mm_calloc(n, sizeof *evals);
     if (!evals) return MM_FAIL(err, MM_ENOMEM, "no memory for %zu runs", n);
-    MM_GO(open_store(context, &store, &records, err));
+    MM_GO(open_store(context, args, &store, &records, err));
     for (size_t i = 0; i < n; i++) {
         mm_eval *eval = &evals[i];
         eval->context = context;

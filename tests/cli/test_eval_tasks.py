@@ -329,6 +329,24 @@ class TestEvalTasks(harness.CliTest):
             places=9,
         )
 
+    def test_adapters_of_another_run(self):
+        data = self.write("val.jsonl", lines_of(conversation(q, a) for q, (a, _) in FACTS.items()))
+        self.run_mmrun(
+            "lora", "--from", "base", "--data", data, "--steps", "3", "--lr", "1e-2", "--batch",
+            "4", "--val-fraction", "0", "--name", "adapter",
+        )  # fmt: skip
+        whole = self.run_mmrun("eval", "adapter", "--data", data, "--json").json()
+        added = self.run_mmrun("eval", "base", "--lora", "adapter", "--data", data, "--json").json()
+        alone = self.run_mmrun("eval", "base", "--data", data, "--json").json()
+        # The same sum in another order, perhaps in bfloat16.
+        self.assertAlmostEqual(added["val_loss"], whole["val_loss"], delta=1e-3)
+        self.assertGreater(alone["val_loss"] - added["val_loss"], 1e-2)
+        # With them the weights are no run's: nothing of it is recorded.
+        self.assertEqual(
+            self.query("SELECT DISTINCT value FROM results WHERE run_id = 1 AND metric = 'val_loss'"),
+            [(alone["val_loss"],)],
+        )
+
     def test_a_read_only_database_is_scored_without_a_record(self):
         questions = self.write("facts.jsonl", lines_of(question_row(q) for q in FACTS))
         self.make_read_only(self.dir)
