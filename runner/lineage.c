@@ -149,6 +149,25 @@ static void compare_shape(const mm_parent *from, const mm_config *config, mm_str
     }
 }
 
+// A run with adapters of its own trains its parent's on, if those are of the same form.
+static bool goes_on(const mm_parent *from, const mm_config *config)
+{
+    return has_adapters(from) && mm_config_int(config, "lora_rank") > 0;
+}
+
+// What is not decided yet ("" and "square") is compared when it is.
+static void compare_adapters(const mm_parent *from, const mm_config *config, mm_str *out)
+{
+    static const char *const FLAGS[] = {"--rank", "--alpha", "--targets"};
+    static const char *const NAMES[] = {"lora_rank", "lora_alpha", "lora_targets"};
+    for (size_t i = 0; i < sizeof NAMES / sizeof NAMES[0] && goes_on(from, config); i++) {
+        const char *wanted = mm_config_text(config, NAMES[i]);
+        const char *has = mm_param_find(from->params, from->n_params, NAMES[i]);
+        const bool is_open = !*wanted || strcmp(wanted, "square") == 0;
+        if (has && !is_open && strcmp(wanted, has) != 0) add_difference(out, FLAGS[i], wanted, has);
+    }
+}
+
 static void compare_vocab(const mm_parent *teacher, const mm_config *config, mm_str *out)
 {
     const char *has = mm_param_find(teacher->params, teacher->n_params, "vocab_size");
@@ -175,6 +194,7 @@ static mm_status check_from(const mm_parent *from, const mm_config *config, cons
     mm_str differences = {0};
     if (from->run_id == 0) return MM_OK;
     compare_shape(from, config, &differences);
+    compare_adapters(from, config, &differences);
     if (hash && strcmp(hash, from->tokenizer_hash) != 0)
         add_hashes(&differences, "--tokenizer", hash, from->tokenizer_hash);
     return refuse(from, "from", &differences, err);
@@ -245,7 +265,10 @@ mm_status mm_lineage_configure(mm_lineage *out, const mm_context *context, const
     MM_TRY(choose_tokenizer(out, args, err));
     MM_TRY(mm_lineage_check(out, *config, err));
     if (has_adapters(&out->from))
-        mm_say(context, "%s has adapters: this run starts from its weights with them merged in.",
+        mm_say(context,
+               goes_on(&out->from, *config)
+                   ? "%s has adapters: this run trains them on."
+                   : "%s has adapters: this run starts from its weights with them merged in.",
                out->from.name);
     return check_shape(*config, err);
 }

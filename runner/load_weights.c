@@ -7,6 +7,7 @@
 #include "runner/load.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -54,6 +55,13 @@ static mm_status alpha_of(mm_store *store, int64_t run_id, double *alpha, mm_err
 done:
     mm_arena_drop(&arena);
     return status;
+}
+
+/* "model.….lora_A.weight", not its moments. */
+static bool is_first_array(const mm_blob *blob)
+{
+    return strncmp(blob->name, "model.", strlen("model.")) == 0 &&
+           strstr(blob->name, ".lora_A.weight") && blob->ndim == 2;
 }
 
 /* One adapter of a checkpoint, read into memory, and the weight it belongs to. */
@@ -107,8 +115,7 @@ static mm_status merge_stored(mm_model *model, mm_store *store,
     double alpha = 0;
     MM_TRY(alpha_of(store, checkpoint->run_id, &alpha, err));
     for (size_t i = 0; i < from->n; i++) {
-        if (strncmp(from->blobs[i].name, "model.", strlen("model.")) != 0) continue; // a moment
-        if (!strstr(from->blobs[i].name, ".lora_A.weight")) continue;
+        if (!is_first_array(&from->blobs[i])) continue;
         stored_adapter part;
         const mm_status status =
             adapter_read(&part, model, store, checkpoint->id, from, &from->blobs[i], err);
@@ -150,21 +157,30 @@ static mm_status read_tensor(const mm_tensor *tensor, mm_store *store,
     return mm_checkpoint_read(store, checkpoint->id, tensor->name, tensor->data, bytes, err);
 }
 
-/* Adapters that the model has no place for would be left behind in silence. */
-static mm_status check_adapters(const mm_model *model, const mm_checkpoint_info *checkpoint,
-                                const contents *from, mm_err *err)
+/* Adapters that the model has no place for would be left behind in silence, and those that count
+ * more or less often there would be another function. */
+static mm_status check_adapters(const mm_model *model, mm_store *store,
+                                const mm_checkpoint_info *checkpoint, const contents *from,
+                                mm_err *err)
 {
+    const mm_model_config *config = mm_model_config_of(model);
+    double alpha = 0;
+    int64_t rank = 0;
+    bool fits = true;
+    if (!from->has_adapters) return MM_OK;
+    MM_TRY(alpha_of(store, checkpoint->run_id, &alpha, err));
     for (size_t i = 0; i < from->n; i++) {
-        const char *name = from->blobs[i].name;
-        if (strncmp(name, "model.", strlen("model.")) != 0 || !mm_lora_is_adapter(name)) continue;
-        if (!mm_model_find(model, name))
-            return MM_FAIL(err, MM_EUSAGE,
-                           "run %" PRId64 " at step %" PRId64
-                           " has the adapter %s, the model has none there: expected the same "
-                           "--targets, or a merged run (mmrun merge)",
-                           checkpoint->run_id, checkpoint->step, name);
+        const mm_blob *blob = &from->blobs[i];
+        if (!is_first_array(blob)) continue;
+        rank = blob->shape[0];
+        fits = fits && rank == config->lora_rank && mm_model_find(model, blob->name);
     }
-    return MM_OK;
+    if (fits && fabs(alpha - config->lora_alpha) <= 1e-9 * alpha) return MM_OK;
+    return MM_FAIL(err, MM_EUSAGE,
+                   "run %" PRId64 " has adapters of another form (rank %" PRId64
+                   ", alpha %g); go on with the same --rank, --alpha and --targets, or on the "
+                   "weights that `mmrun merge` makes of it",
+                   checkpoint->run_id, rank, alpha);
 }
 
 mm_status mm_load_weights(mm_model *model, mm_store *store, const mm_checkpoint_info *checkpoint,
@@ -176,7 +192,7 @@ mm_status mm_load_weights(mm_model *model, mm_store *store, const mm_checkpoint_
     const bool is_merged = mm_model_first_trained(model) == 0;
     mm_status status = MM_OK;
     MM_GO(contents_open(&from, store, checkpoint->id, err));
-    if (!is_merged) MM_GO(check_adapters(model, checkpoint, &from, err));
+    if (!is_merged) MM_GO(check_adapters(model, store, checkpoint, &from, err));
     for (int32_t i = 0; i < n; i++)
         MM_GO(read_tensor(&tensors[i], store, checkpoint, &from, err));
     if (is_merged && from.has_adapters) MM_GO(merge_stored(model, store, checkpoint, &from, err));

@@ -188,6 +188,20 @@ class TestLora(harness.CliTest):
         self.run_mmrun("import", "good", "--base", "wide", expect=2, err="2 x 96")
         self.assertEqual(self.value("SELECT count(*) FROM runs"), 2)
 
+    def test_training_goes_on_with_adapters_of_the_same_form(self):
+        self.adapters("two")
+        same = ("--from", "two", "--rank", "2", "--alpha", "8", "--targets", "q_proj,down_proj")
+        self.run_mmrun(*self.lora_command("more", *same))
+        base, more = self.digests("base"), self.digests("more")
+        self.assertTrue(all(more[n] == base[n] for n in more if n in base and "lora_" not in n))
+        # What is given twice counts the second time.
+        for changes in (("--rank", "4"), ("--alpha", "2"), ("--targets", "q_proj")):
+            self.run_mmrun(*self.lora_command("other", *same, *changes), expect=2,
+                           err=f"does not fit {changes[0]} .*it has ")
+        self.run_mmrun("lora", "--from", "two", "--data", "persona.jsonl", "--rank", "2", expect=2,
+                       err="--alpha 2 .it has 8., --targets q_proj.o_proj .q_proj.down_proj.")
+        self.assertEqual(self.value("SELECT count(*) FROM runs"), 3)
+
     def logprob(self, run, *options):
         """Of the greedy continuation of a fixed prompt."""
         return self.run_mmrun("generate", run, "Once", "--raw", "--temperature", "0", "--dtype",
