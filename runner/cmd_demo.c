@@ -1,12 +1,15 @@
 /* mmrun demo: the whole story offline in under two minutes. Self-made data, a tokenizer, a training
- * that is killed in the middle and resumed, a sweep, the report. Every part is the command a user
- * would type, run as a process of its own; nothing here is special to the demo. */
+ * that is killed in the middle and resumed, a sweep, then the stages that teach it to answer, what
+ * each of them changed, and the report. Every part is the command a user would type, run as a
+ * process of its own; only the questions at the end are the demo's own (demo_score.c). */
 #include "runner/child.h"
 #include "runner/commands.h"
+#include "runner/demo_score.h"
 #include "runner/signals.h"
 
 #include "core/base/clock.h"
 #include "core/base/file.h"
+#include "core/base/stat.h"
 
 #include <inttypes.h>
 #include <signal.h>
@@ -25,7 +28,7 @@ const mm_option mm_demo_options[] = {
      .value = "N",
      .min = 20,
      .max = 1e6,
-     .help = "steps of the main run (300)"},
+     .help = "steps of the main run (150); the stages after it take a share of that"},
     {.name = "threads",
      .type = MM_OPTION_INT,
      .value = "N",
@@ -35,18 +38,20 @@ const mm_option mm_demo_options[] = {
     {0},
 };
 
-enum { ARGUMENTS_MAX = 48, PARTS = 7 };
+enum { ARGUMENTS_MAX = 48, PARTS = 10, DEFAULT_STEPS = 150, QUESTIONS = 200 };
+
+// The runs, in the order of their table.
+static const char *const RUNS[] = {"demo", "demo-sft", "demo-persona", "demo-dpo"};
+enum { N_RUNS = sizeof RUNS / sizeof RUNS[0] };
 
 typedef struct demo {
     mm_context context; // with the demo's own database
     mm_arena arena;
     const char *dir;
     const char *data_dir;
-    const char *data;
-    const char *val;
     const char *tokenizer;
     const char *cache;
-    const char *steps;
+    int64_t steps;
     const char *threads;
     int part;
 } demo;
@@ -74,6 +79,26 @@ static const char *in_dir(demo *d, const char *name)
     const char *kept = mm_arena_strdup(&d->arena, mm_str_text(&path));
     mm_str_drop(&path);
     return kept ? kept : name;
+}
+
+// A number as an argument, kept until the end.
+static const char *number(demo *d, int64_t value)
+{
+    mm_str text = {0};
+    mm_str_addf(&text, "%" PRId64, value);
+    const char *kept = mm_arena_strdup(&d->arena, mm_str_text(&text));
+    mm_str_drop(&text);
+    return kept ? kept : "0";
+}
+
+// A file of `data synth`.
+static const char *data_file(demo *d, const char *kind, const char *side)
+{
+    mm_str name = {0};
+    mm_str_addf(&name, "data/%s%s.jsonl", kind, side);
+    const char *path = in_dir(d, mm_str_text(&name));
+    mm_str_drop(&name);
+    return path;
 }
 
 static void heading(demo *d, const char *text)
@@ -160,16 +185,26 @@ static mm_status train_and_kill(demo *d, const char *const *arguments, int64_t k
 
 static mm_status make_data(demo *d, mm_err *err)
 {
-    const char *const arguments[] = {"data",     "synth",  "--out", d->data_dir, "--kind",
-                                     "pretrain", "--rows", "8000",  NULL};
-    heading(d, "Self-made data: bilingual stories and arithmetic");
-    return run(d, arguments, err);
+    static const struct {
+        const char *kind;
+        const char *rows;
+    } FILES[] = {
+        {"pretrain", "8000"}, {"arithmetic", "12000"}, {"persona", "1200"}, {"preference", "4000"}};
+    heading(d, "Self-made data: bilingual stories, sums, who the model is, good and bad answers");
+    for (size_t i = 0; i < sizeof FILES / sizeof FILES[0]; i++) {
+        const char *const arguments[] = {"data",      "synth",       "--out",
+                                         d->data_dir, "--kind",      FILES[i].kind,
+                                         "--rows",    FILES[i].rows, NULL};
+        MM_TRY(run(d, arguments, err));
+    }
+    return MM_OK;
 }
 
 static mm_status make_tokenizer(demo *d, mm_err *err)
 {
-    const char *const arguments[] = {"tokenizer", "train", "--data",     d->data, "--vocab",
-                                     "2048",      "-o",    d->tokenizer, NULL};
+    const char *const arguments[] = {"tokenizer", "train", "--data", data_file(d, "pretrain", ""),
+                                     "--vocab",   "2048",  "-o",     d->tokenizer,
+                                     NULL};
     heading(d, "A tokenizer for it");
     return run(d, arguments, err);
 }
@@ -194,26 +229,34 @@ static mm_status compare_bits(const demo *d, mm_err *err)
     return MM_OK;
 }
 
-// What both trainings share: the data, the shape but for the width, the questions asked.
-static void add_training(command *c, const demo *d, const char *stage, const char *name)
+// What all trainings share.
+static void add_training(command *c, demo *d, const char *stage, const char *name, const char *kind)
 {
     ADD(c, "--db", d->context.db_path, stage, "--name", name);
-    ADD(c, "--data", d->data, "--val", d->val, "--tokenizer", d->tokenizer, "--cache", d->cache);
-    ADD(c, "--heads", "4", "--kv-heads", "2", "--batch", "8", "--seq-len", "256");
-    ADD(c, "--lr", "2e-3", "--threads", d->threads, "--gen-tokens", "40");
+    ADD(c, "--data", data_file(d, kind, ""), "--val", data_file(d, kind, "_val"));
+    ADD(c, "--cache", d->cache, "--threads", d->threads, "--gen-tokens", "32");
+}
+
+// The shape and the text that is learned first.
+static void add_pretraining(command *c, demo *d, const char *stage, const char *name)
+{
+    add_training(c, d, stage, name, "pretrain");
+    ADD(c, "--tokenizer", d->tokenizer, "--heads", "4", "--kv-heads", "2", "--batch", "8");
+    ADD(c, "--seq-len", "256", "--lr", "2e-3");
     ADD(c, "--prompt", "Once upon a time", "--prompt", "从前", "--prompt", "3+4=");
 }
 
 static mm_status pretrain(demo *d, mm_err *err)
 {
     command training = {0};
-    add_training(&training, d, "pretrain", "demo");
-    ADD(&training, "--hidden", "128", "--layers", "4", "--warmup", "10", "--steps", d->steps);
+    add_pretraining(&training, d, "pretrain", RUNS[0]);
+    ADD(&training, "--hidden", "128", "--layers", "4", "--warmup", "10", "--steps",
+        number(d, d->steps));
     heading(d, "Pretraining a small model, until somebody pulls the plug");
-    MM_TRY(train_and_kill(d, training.words, strtoll(d->steps, NULL, 10) / 2, err));
+    MM_TRY(train_and_kill(d, training.words, d->steps / 2, err));
     const char *const list[] = {"--db", d->context.db_path, "runs", NULL};
     MM_TRY(run(d, list, err));
-    const char *const resume[] = {"--db",    d->context.db_path, "resume", "demo",
+    const char *const resume[] = {"--db",    d->context.db_path, "resume", RUNS[0],
                                   "--cache", d->cache,           NULL};
     heading(d, "Resume: the same losses, bit for bit, as if nothing had happened");
     MM_TRY(run(d, resume, err));
@@ -223,19 +266,97 @@ static mm_status pretrain(demo *d, mm_err *err)
 static mm_status sweep(demo *d, mm_err *err)
 {
     command training = {0};
-    add_training(&training, d, "sweep", "width");
-    ADD(&training, "--hidden", "64,96", "--layers", "2", "--steps", "60");
+    add_pretraining(&training, d, "sweep", "width");
+    ADD(&training, "--hidden", "32,64", "--layers", "2", "--steps", "30");
     heading(d, "A sweep over two widths");
     return run(d, training.words, err);
 }
 
-static mm_status speak(demo *d, mm_err *err)
+// A stage that learns from answers: its parent, its steps, its prompts. So short a training has no
+// time for variety, so nothing is drawn.
+static void add_stage(command *c, demo *d, const char *from, int64_t steps, const char *lr)
 {
-    const char *const arguments[] = {
-        "--db", d->context.db_path, "generate", "demo", "从前", "--max-new-tokens",
-        "60",   "--temperature",    "0.7",      NULL};
-    heading(d, "What it has learned to say");
-    return run(d, arguments, err);
+    ADD(c, "--from", from, "--seq-len", "128", "--steps", number(d, steps), "--lr", lr);
+    ADD(c, "--drop-think-share", "0", "--eval-rows", "64");
+    ADD(c, "--eval-every", number(d, (steps + 2) / 3));
+    ADD(c, "--prompt", "What is 7 plus 5?", "--prompt", "7加5等于几？", "--prompt", "你是谁？");
+}
+
+static mm_status teach_answers(demo *d, mm_err *err)
+{
+    command training = {0};
+    add_training(&training, d, "sft", RUNS[1], "arithmetic");
+    add_stage(&training, d, RUNS[0], 2 * d->steps, "3e-3");
+    ADD(&training, "--batch", "64", "--system-prompt-share", "0");
+    heading(d, "SFT: it learns to answer, and to compute");
+    return run(d, training.words, err);
+}
+
+static mm_status teach_persona(demo *d, mm_err *err)
+{
+    command training = {0};
+    add_training(&training, d, "lora", RUNS[2], "persona");
+    add_stage(&training, d, RUNS[1], 2 * d->steps, "1e-2");
+    ADD(&training, "--batch", "16", "--rank", "16", "--targets", "all");
+    ADD(&training, "--system-prompt-share", "0");
+    heading(d, "LoRA: a name for it, in adapters beside the frozen weights");
+    return run(d, training.words, err);
+}
+
+static mm_status teach_preference(demo *d, mm_err *err)
+{
+    command training = {0};
+    add_training(&training, d, "dpo", RUNS[3], "preference");
+    add_stage(&training, d, RUNS[1], d->steps / 5, "2e-5");
+    ADD(&training, "--batch", "8");
+    heading(d, "DPO: rather short, right and in the language asked");
+    return run(d, training.words, err);
+}
+
+static void add_share(mm_table *table, mm_share share)
+{
+    const double percent = 100.0 / (double)share.n;
+    const mm_interval interval = mm_wilson_interval(share.correct, share.n);
+    mm_table_cell(table, "%.0f %%", (double)share.correct * percent);
+    mm_table_cell(table, "%.0f-%.0f", 100 * interval.low, 100 * interval.high);
+}
+
+static mm_status print_scores(const demo *d, const mm_demo_score *scores, mm_err *err)
+{
+    static const char *const HEADERS[] = {"run",  "number right", "95 %", "language kept",
+                                          "95 %", "its name",     "95 %"};
+    mm_table *table = NULL;
+    MM_TRY(mm_table_new(&table, HEADERS, sizeof HEADERS / sizeof HEADERS[0], err));
+    mm_table_indent(table, 2);
+    for (int i = 0; i < N_RUNS; i++) {
+        mm_table_cell(table, "%s", RUNS[i]);
+        add_share(table, scores[i].exact);
+        add_share(table, scores[i].language);
+        add_share(table, scores[i].named);
+    }
+    mm_table_print(table, &d->context);
+    mm_out_flush();
+    mm_say(&d->context,
+           "  Shares of right answers, with Wilson's 95 %% interval. None of the questions stood "
+           "in the training data.");
+    return MM_OK;
+}
+
+// Held-out questions to each run: before and after every stage.
+static mm_status ask_all(demo *d, mm_err *err)
+{
+    const mm_demo_questions questions = {.arithmetic = data_file(d, "arithmetic", "_val"),
+                                         .persona = data_file(d, "persona", "_val"),
+                                         .limit = QUESTIONS,
+                                         .threads = (int32_t)strtol(d->threads, NULL, 10)};
+    mm_demo_score scores[N_RUNS];
+    mm_store *store = NULL;
+    heading(d, "Before and after: the same held-out questions to each of them, answered greedily");
+    mm_status status = mm_store_open(&store, d->context.db_path, MM_STORE_WRITE, err);
+    for (int i = 0; i < N_RUNS && status == MM_OK; i++)
+        status = mm_demo_score_run(store, RUNS[i], &questions, &scores[i], err);
+    mm_store_close(store);
+    return status == MM_OK ? print_scores(d, scores, err) : status;
 }
 
 static mm_status report(demo *d, const char *path, mm_err *err)
@@ -249,8 +370,6 @@ static mm_status report(demo *d, const char *path, mm_err *err)
 static mm_status tell_story(demo *d, mm_err *err)
 {
     d->data_dir = in_dir(d, "data");
-    d->data = in_dir(d, "data/pretrain.jsonl");
-    d->val = in_dir(d, "data/pretrain_val.jsonl");
     d->tokenizer = in_dir(d, "tokenizer");
     d->cache = in_dir(d, "cache");
     const char *page = in_dir(d, "report.html");
@@ -260,7 +379,10 @@ static mm_status tell_story(demo *d, mm_err *err)
     MM_TRY(make_tokenizer(d, err));
     MM_TRY(pretrain(d, err));
     MM_TRY(sweep(d, err));
-    MM_TRY(speak(d, err));
+    MM_TRY(teach_answers(d, err));
+    MM_TRY(teach_persona(d, err));
+    MM_TRY(teach_preference(d, err));
+    MM_TRY(ask_all(d, err));
     MM_TRY(report(d, page, err));
     mm_duration_text((double)(mm_mono_ns() - start) / 1e9, seconds);
     mm_say(&d->context, " ");
@@ -270,6 +392,8 @@ static mm_status tell_story(demo *d, mm_err *err)
            "  ask the database      sqlite3 %s 'SELECT name, status, best_val_loss FROM runs'",
            d->context.db_path);
     mm_say(&d->context, "  let it write          mmrun --db %s generate demo 'Once upon a time'",
+           d->context.db_path);
+    mm_say(&d->context, "  talk to it            mmrun --db %s chat demo-persona",
            d->context.db_path);
     mm_out("%s\n", page);
     return MM_OK;
@@ -281,7 +405,7 @@ mm_status mm_cmd_demo(const mm_context *context, const mm_args *args, mm_err *er
     mm_status status = MM_OK;
     const char *dir = mm_args_text(args, "out");
     d.dir = dir ? dir : "mmrun-demo";
-    d.steps = mm_args_has(args, "steps") ? mm_args_text(args, "steps") : "300";
+    d.steps = mm_args_int(args, "steps", DEFAULT_STEPS);
     d.threads = mm_args_has(args, "threads") ? mm_args_text(args, "threads") : "0";
     const char *db = in_dir(&d, "demo.db");
     if (mm_file_exists(db)) {

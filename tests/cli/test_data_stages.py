@@ -1,9 +1,7 @@
-"""What the stages learn from, made visible: masks, stages and cuts of `data show`, counts of `data check`."""
+"""What the stages learn from: masks, stages and cuts of `data show`, counts of `data check`."""
 import json
 
 import harness
-
-QUESTION = {"role": "user", "content": "1+1=?"}
 
 
 def chat(*messages):
@@ -20,8 +18,8 @@ class StagesTest(harness.CliTest):
         super().setUp()
         self.write("text.jsonl", lines(*({"text": f"row {i} of text"} for i in range(10))))
         self.run_mmrun("tokenizer", "train", "--data", "text.jsonl", "--vocab", "300", "-o", "tok")
-        self.write("chat.jsonl", lines({"messages": chat(("s", "Short."), ("u", "1+1=?"), ("a", "2"),
-                                                         ("u", "2+2=?"), ("a", "4"))}))
+        messages = chat(("s", "Short."), ("u", "1+1=?"), ("a", "2"), ("u", "2+2=?"), ("a", "4"))
+        self.write("chat.jsonl", lines({"messages": messages}))
         self.write("pair.jsonl", lines({"prompt": "1+1=?", "chosen": "2", "rejected": "3"}))
 
     def learned(self, *options):

@@ -8,20 +8,53 @@ import harness
 
 class TestDemo(harness.CliTest):
     def test_the_whole_story(self):
-        answer = self.run_mmrun("demo", "--steps", "60", timeout=380)
-        page = answer.out.strip()
+        answer = self.run_mmrun("demo", "--steps", "40", timeout=380)
+        page = answer.out.splitlines()[-1]
         self.assertTrue(os.path.getsize(self.path(page)) > 20000)
         db = self.path("mmrun-demo/demo.db")
         self.assertEqual(
             self.query("SELECT status, count(*) FROM runs GROUP BY status", db=db),
-            [("finished", 3)],
+            [("finished", 6)],
         )
+        self.check_stages(db)
+        self.check_scores(answer.out, db)
         self.assertEqual(self.value("SELECT count(*) FROM events WHERE kind = 'resume'", db=db), 1)
         self.assertEqual(
-            self.value("SELECT count(*) FROM metrics WHERE run_id = 1 AND name = 'loss'", db=db), 60
+            self.value("SELECT count(*) FROM metrics WHERE run_id = 1 AND name = 'loss'", db=db), 40
         )
         self.assert_db_sound(db)
         self.run_mmrun("demo", expect=2, err="has been here")
+
+    def check_stages(self, db):
+        """Every stage is a run of its own with its parent on record."""
+        self.assertEqual(
+            self.query("SELECT r.name, r.stage, p.name FROM runs r"
+                       " JOIN runs p ON p.id = r.parent_id ORDER BY r.id", db=db),
+            [("demo-sft", "sft", "demo"), ("demo-persona", "lora", "demo-sft"),
+             ("demo-dpo", "dpo", "demo-sft")],
+        )
+
+    def check_scores(self, out, db):
+        """The table says what is recorded, and what is recorded are shares with their intervals."""
+        rows = self.query(
+            "SELECT runs.name, task, metric, value, low, high, n, correct FROM results"
+            " JOIN runs ON runs.id = run_id ORDER BY run_id, task, metric", db=db)
+        self.assertEqual([row[1:3] for row in rows],
+                         4 * [("arithmetic", "exact_match"), ("arithmetic", "language_match"),
+                              ("persona", "name_match")])
+        for name, _, _, value, low, high, n, correct in rows:
+            self.assertEqual(value, correct / n)
+            self.assertTrue(0 <= low <= value <= high <= 1)
+            line = next(line for line in out.splitlines() if line.split()[:1] == [name])
+            self.assertIn(f"{100 * value:.0f} %", line)
+            self.assertIn(f"{100 * low:.0f}-{100 * high:.0f}", line)
+        # The answers that were marked are there to be read; a right one holds what was expected.
+        answers = self.query("SELECT text, expected, is_correct FROM generations"
+                             " WHERE task IS NOT NULL", db=db)
+        self.assertEqual(len(answers), 4 * 2 * 8)
+        for text, expected, is_correct in answers:
+            if is_correct:
+                self.assertIn(expected, text)
 
 
 if __name__ == "__main__":
