@@ -10,7 +10,6 @@
 
 #include "core/base/number.h"
 
-#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,6 +25,7 @@ typedef struct speaker {
 
 // Further than this from the value of the formula, the two models did not start equal.
 static const double FIRST_LOSS_SLACK = 0.02;
+static const double TIE_SLACK = 1e-9; /* of a margin */
 
 bool mm_run_is_preference(const mm_page_run *run)
 {
@@ -150,16 +150,21 @@ static void say_accuracy(const speaker *say)
                       100 * accuracy->last, n, 100 * low, 100 * high, say->of);
         return;
     }
-    const bool has_moved = accuracy->first < low || accuracy->first > high;
+    // Before the first step every pair is a tie, which is no preference: chance would be a half.
+    const mm_series_info *margin = mm_page_series(say->run, "dpo/val_margin");
+    const bool was_tied = accuracy->first <= 0 && margin && fabs(margin->first) < TIE_SLACK;
+    const double start = was_tied ? 0.5 : accuracy->first;
+    const bool has_moved = start < low || start > high;
+    char from[MM_FMT_BYTES];
+    snprintf(from, sizeof from, "%.1f", 100 * accuracy->first);
     mm_remark_add(say->out, say->arena,
-                  has_moved && accuracy->last > accuracy->first ? MM_REMARK_FACT
-                                                                : MM_REMARK_WARNING,
-                  stage, "Held-out accuracy",
-                  "went from %.1f to %.1f %% of %.0f pairs (95 %% interval %.1f to %.1f %%)%s%s.",
-                  100 * accuracy->first, 100 * accuracy->last, n, 100 * low, 100 * high,
-                  !has_moved                         ? ", which chance alone explains"
-                  : accuracy->last < accuracy->first ? ", the wrong way"
-                                                     : "",
+                  has_moved && accuracy->last > start ? MM_REMARK_FACT : MM_REMARK_WARNING, stage,
+                  "Held-out accuracy",
+                  "went from %s to %.1f %% of %.0f pairs (95 %% interval %.1f to %.1f %%)%s%s.",
+                  was_tied ? "ties" : from, 100 * accuracy->last, n, 100 * low, 100 * high,
+                  !has_moved               ? ", which chance alone explains"
+                  : accuracy->last < start ? ", the wrong way"
+                                           : "",
                   say->of);
 }
 

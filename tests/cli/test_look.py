@@ -140,7 +140,8 @@ class TestShow(LookTest):
     def test_json(self):
         record = self.run_mmrun("show", "1", "--json").json()
         self.assertEqual(set(record), {"run", "params", "metrics", "checkpoints", "datasets",
-                                       "generations", "attempts", "events", "environment"})
+                                       "generations", "results", "lineage", "attempts", "events",
+                                       "environment"})
         params = {p["name"]: p for p in record["params"]}
         self.assertEqual(params["hidden_size"], {"name": "hidden_size", "value": "16",
                                                  "is_default": False, "origin": "command line"})

@@ -417,6 +417,14 @@ static void test_what_stands_against_a_preference_run(void **state)
     assert_true(says(&made.bench, "Held-out margin", "did not grow: it went from 0 to -0.3"));
     assert_true(says(&made.bench, "Held-out accuracy", "which chance alone explains"));
     finish(&made.bench);
+    // Scored before the first step all pairs are ties, which is neither right nor a start at 0 %.
+    preference_bench tied = {0};
+    add_preference(&tied, "polite", "0.15", 0.69, 0.52);
+    tied.series[0][3].first = 0;
+    judge(&tied.bench);
+    assert_true(says(&tied.bench, "Held-out accuracy", "went from ties to 52.0 %"));
+    assert_true(says(&tied.bench, "Held-out accuracy", "which chance alone explains"));
+    finish(&tied.bench);
     // A hinge starts at 1, and ipo at 1 / (4 beta^2).
     preference_bench other = {0};
     add_preference(&other, "ipo", "0.5", 0.4, 0.8);
