@@ -14,12 +14,12 @@ static mm_status backward_language(mm_session *s, const mm_batch *batch, double 
     return MM_OK;
 }
 
-const mm_objective mm_objective_language = {.backward = backward_language,
-                                            .evaluate = mm_session_score_language};
+static const mm_objective LANGUAGE = {.backward = backward_language,
+                                      .evaluate = mm_session_score_language};
 
 const mm_objective *mm_objective_of(const char *stage)
 {
     if (strcmp(stage, "dpo") == 0) return &mm_objective_preference;
     if (strcmp(stage, "distill") == 0) return &mm_objective_distillation;
-    return &mm_objective_language;
+    return &LANGUAGE;
 }

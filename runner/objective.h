@@ -34,7 +34,6 @@ typedef struct mm_objective {
     mm_status (*evaluate)(mm_session *s, mm_err *err);
 } mm_objective;
 
-extern const mm_objective mm_objective_language;
 extern const mm_objective mm_objective_preference;
 extern const mm_objective mm_objective_distillation;
 

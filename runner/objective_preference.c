@@ -83,15 +83,25 @@ static mm_status add_epoch(mm_session *s, mm_batcher *batcher, mm_data_position 
     return MM_OK;
 }
 
+// Answers that the pass will score, about: another epoch may draw other variants of them.
+static uint64_t expected_answers(const mm_session *s)
+{
+    const int64_t per_step =
+        mm_config_int(s->config, "batch_size") * mm_config_int(s->config, "accumulation_steps");
+    const int64_t pairs = mm_batcher_documents(s->train);
+    const int64_t steps = s->steps - s->at.step;
+    int64_t total = steps < pairs / per_step ? steps * per_step : pairs;
+    if (s->val) total += mm_batcher_documents(s->val);
+    return 2 * (uint64_t)total;
+}
+
 static mm_status prepare_reference(mm_session *s, mm_err *err)
 {
     const preferring *p = s->objective_state;
+    const uint64_t total = expected_answers(s);
     int64_t val_steps = INT64_MAX;
     int64_t steps = s->steps - s->at.step;
     mm_data_position at = {0};
-    // About: an epoch may draw other variants of an answer, and the run may not need them all.
-    uint64_t total = 2 * (uint64_t)mm_batcher_documents(s->train);
-    if (s->val) total += 2 * (uint64_t)mm_batcher_documents(s->val);
     if (s->val) MM_TRY(add_epoch(s, s->val, &at, &val_steps, total, err));
     at = s->at.data;
     while (steps > 0)
