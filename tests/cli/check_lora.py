@@ -6,8 +6,6 @@ usage: check_lora.py MMRUN SHARED_DATA
 
 A run that learns nothing (rate 0) hands its first adapters over in peft's format.
 """
-import sys
-
 import reference
 from reference import LENGTH, STEPS, check, check_close
 

@@ -7,8 +7,6 @@ usage: check_trl.py MMRUN SHARED_DATA
 The rows reach trl as ids, rendered by transformers with MiniMind's template. trl would leave the
 empty think block, which is part of its prompt for an answer, out of what is learned.
 """
-import sys
-
 import reference
 from reference import LENGTH, ROWS, STEPS, check_close
 
