@@ -456,7 +456,7 @@ def plan_of(options):
                 add(
                     stage,
                     f"{stage} {dtype}, {size.name}",
-                    150 + part * size.cost * (8 + 6 * rounds),
+                    250 + part * size.cost * (8 + 6 * rounds),  # compiling takes most
                     lambda bench, size=size, stage=stage, dtype=dtype: stage_rate(
                         bench, size, stage, dtype
                     ),
@@ -464,7 +464,7 @@ def plan_of(options):
             add(
                 "stage-memory",
                 f"memory, {stage}, {size.name}",
-                300 + 20 * size.cost,
+                400 + 20 * size.cost,
                 lambda bench, size=size, stage=stage: stage_memory(bench, size, stage),
             )
         for dtype in ("bf16", "fp32"):
