@@ -250,6 +250,17 @@ class TestPreferences(StageTest):
             for loss in losses:
                 self.assertAlmostEqual(loss, math.log(2), delta=1e-9)
 
+    def test_thousands_of_answers_have_theirs(self):
+        # More than the table of references begins with, in batches that the pass cuts otherwise.
+        self.write("many.jsonl", lines({"chosen": chat(f"{n} and {n % 7}", f"yes, {n}"),
+                                        "rejected": chat(f"{n} and {n % 7}", f"no, {n * n}")}
+                                       for n in range(1200)))
+        run = self.dpo("--lr", 0, "--batch", 100, data="many.jsonl")
+        losses = self.curve(run, "loss")
+        self.assertEqual(len(losses), 12)
+        for loss in losses:
+            self.assertAlmostEqual(loss, math.log(2), delta=1e-9)
+
     def test_equal_sides_teach_nothing(self):
         self.write("equal.jsonl", lines({"chosen": chat(q, "yes"), "rejected": chat(q, "yes")}
                                         for q in WORDS))
