@@ -22,6 +22,7 @@ enum {
 typedef struct answer {
     const mm_generation_row *row;
     size_t run_idx;
+    int32_t place; /* of its prompt: the least number that any run gave it */
 } answer;
 
 typedef struct answer_sheet {
@@ -47,9 +48,19 @@ static int by_prompt(const answer *x, const answer *y)
 {
     const int order = by_task(x, y);
     if (order != 0) return order;
-    if (x->row->prompt_idx != y->row->prompt_idx)
-        return x->row->prompt_idx < y->row->prompt_idx ? -1 : 1;
+    if (x->place != y->place) return x->place < y->place ? -1 : 1;
     return strcmp(or_empty(x->row->prompt), or_empty(y->row->prompt));
+}
+
+// Equal prompts beside each other, whatever number each run gave them.
+static int by_text(const void *a, const void *b)
+{
+    const answer *x = a;
+    const answer *y = b;
+    int order = by_task(x, y);
+    if (order == 0) order = strcmp(or_empty(x->row->prompt), or_empty(y->row->prompt));
+    if (order != 0) return order;
+    return (x->row->prompt_idx > y->row->prompt_idx) - (x->row->prompt_idx < y->row->prompt_idx);
 }
 
 static int by_place(const void *a, const void *b)
@@ -61,6 +72,18 @@ static int by_place(const void *a, const void *b)
     if (x->row->step != y->row->step) return x->row->step < y->row->step ? -1 : 1;
     if (x->run_idx != y->run_idx) return x->run_idx < y->run_idx ? -1 : 1;
     return (x->row->id < y->row->id) - (x->row->id > y->row->id);
+}
+
+static void sort_answers(answer *items, size_t count)
+{
+    qsort(items, count, sizeof *items, by_text);
+    for (size_t i = 0; i < count; i++) {
+        const bool is_same =
+            i > 0 && by_task(&items[i - 1], &items[i]) == 0 &&
+            strcmp(or_empty(items[i - 1].row->prompt), or_empty(items[i].row->prompt)) == 0;
+        items[i].place = is_same ? items[i - 1].place : items[i].row->prompt_idx;
+    }
+    qsort(items, count, sizeof *items, by_place);
 }
 
 static bool is_same_sampling(const mm_generation_row *a, const mm_generation_row *b)
@@ -103,7 +126,7 @@ static mm_status collect(answer_sheet *answers, mm_err *err)
     for (size_t i = 0; i < page->n_runs; i++)
         for (size_t j = 0; j < page->runs[i].n_generations; j++)
             answers->items[n++] = (answer){.row = &page->runs[i].generations[j], .run_idx = i};
-    qsort(answers->items, n, sizeof *answers->items, by_place);
+    sort_answers(answers->items, n);
     return MM_OK;
 }
 
@@ -389,6 +412,34 @@ static void write_tally(answer_sheet *answers, const tally *counts)
     mm_html_close(html);
 }
 
+static bool is_shared(const answer_sheet *answers, size_t from, size_t to)
+{
+    for (size_t i = from + 1; i < to; i++)
+        if (answers->items[i].run_idx != answers->items[from].run_idx) return true;
+    return false;
+}
+
+static size_t end_of_prompt(const answer_sheet *answers, size_t from)
+{
+    size_t to = from + 1;
+    while (to < answers->count && by_prompt(&answers->items[from], &answers->items[to]) == 0)
+        to++;
+    return to;
+}
+
+// Of the runs' own prompts only those that several runs answered stand side by side.
+static bool is_row(const answer_sheet *answers, size_t from, size_t to)
+{
+    return answers->items[from].row->task || is_shared(answers, from, to);
+}
+
+static bool has_rows(const answer_sheet *answers, size_t from, size_t to)
+{
+    for (size_t at = from; at < to; at = end_of_prompt(answers, at))
+        if (is_row(answers, at, end_of_prompt(answers, at))) return true;
+    return false;
+}
+
 // One table: items[from, to) are of one task; prompts are rows, runs are columns.
 static mm_status write_task(answer_sheet *answers, size_t from, size_t to,
                             size_t *n_prompts_left_out, mm_err *err)
@@ -410,22 +461,20 @@ static mm_status write_task(answer_sheet *answers, size_t from, size_t to,
     mm_html_open(html, "tbody");
     answers->has_one_sampling = true; // said by the runs' records
     size_t n_rows = 0;
-    for (size_t at = from; at < to;) {
-        size_t next = at + 1;
-        while (next < to && by_prompt(&answers->items[at], &answers->items[next]) == 0)
-            next++;
+    for (size_t at = from; at < to; at = end_of_prompt(answers, at)) {
+        const size_t next = end_of_prompt(answers, at);
+        if (!is_row(answers, at, next)) continue;
         if (n_rows++ < TASK_ROWS_MAX)
             write_prompt_row(answers, at, next, counts);
         else
             *n_prompts_left_out += 1;
-        at = next;
     }
     write_tally(answers, counts);
     mm_html_close_to(html, depth);
     return MM_OK;
 }
 
-// The table of every task; of the runs' own prompts where there are several runs.
+// The table of every task, and of the runs' own prompts where several runs answered the same.
 static mm_status write_tasks(answer_sheet *answers, size_t *n_prompts_left_out, mm_err *err)
 {
     size_t n_tasks = 0;
@@ -433,7 +482,7 @@ static mm_status write_tasks(answer_sheet *answers, size_t *n_prompts_left_out, 
         size_t to = from + 1;
         while (to < answers->count && by_task(&answers->items[from], &answers->items[to]) == 0)
             to++;
-        const bool is_shown = answers->items[from].row->task || answers->n_runs > 1;
+        const bool is_shown = has_rows(answers, from, to);
         if (is_shown && n_tasks++ < TASKS_MAX)
             MM_TRY(write_task(answers, from, to, n_prompts_left_out, err));
         else if (is_shown)
@@ -446,20 +495,20 @@ static mm_status write_tasks(answer_sheet *answers, size_t *n_prompts_left_out, 
 /* ---- the section -------------------------------------------------------------------------------
  */
 
-// Whether a run answered one of its own prompts at more than one step; items come by prompt, step.
-static bool has_earlier_steps(const answer_sheet *answers)
+// Whether all of the runs' own answers stand side by side already: one step each, shared prompts.
+static bool is_all_said(const answer_sheet *answers)
 {
-    for (size_t r = 0; r < answers->n_runs; r++) {
-        const answer *before = NULL;
-        for (size_t i = 0; i < answers->count && !answers->items[i].row->task; i++) {
-            const answer *item = &answers->items[i];
-            if (item->run_idx != answers->run_idxs[r]) continue;
-            if (before && before->row->step != item->row->step && by_prompt(before, item) == 0)
-                return true;
-            before = item;
-        }
+    for (size_t from = 0; from < answers->count && !answers->items[from].row->task;) {
+        const size_t to = end_of_prompt(answers, from);
+        if (!is_shared(answers, from, to)) return false;
+        for (size_t i = from; i < to; i++)
+            for (size_t j = from; j < i; j++)
+                if (answers->items[i].run_idx == answers->items[j].run_idx &&
+                    answers->items[i].row->step != answers->items[j].row->step)
+                    return false;
+        from = to;
     }
-    return false;
+    return true;
 }
 
 // A block per prompt of the runs' own, with the answers of several steps.
@@ -467,8 +516,11 @@ static mm_status write_steps(answer_sheet *answers, size_t *n_left_out, mm_err *
 {
     mm_html *html = &answers->page->html;
     const size_t depth = html->depth;
-    const bool is_folded = answers->n_runs > 1;
-    if (is_folded && !has_earlier_steps(answers)) return MM_OK;
+    size_t end = 0;
+    while (end < answers->count && !answers->items[end].row->task)
+        end++;
+    if (is_all_said(answers)) return MM_OK;
+    const bool is_folded = has_rows(answers, 0, end);
     if (is_folded) {
         mm_html_open(html, "details");
         mm_html_leaf(html, "summary", NULL, "Answers by step");

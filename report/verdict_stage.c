@@ -168,20 +168,6 @@ static void say_accuracy(const speaker *say)
                   say->of);
 }
 
-// The margin may grow while both answers become less likely; worth knowing, and common.
-static void say_log_probabilities(const speaker *say)
-{
-    const mm_series_info *chosen = mm_page_series(say->run, "dpo/logp_chosen");
-    const mm_series_info *rejected = mm_page_series(say->run, "dpo/logp_rejected");
-    if (!chosen || !rejected || chosen->n < 2 || rejected->n < 2) return;
-    const double up = chosen->last - chosen->first;
-    const double down = rejected->last - rejected->first;
-    if (!isfinite(up) || !isfinite(down)) return;
-    mm_remark_add(say->out, say->arena, MM_REMARK_FACT, say->run->info.stage,
-                  "Log-probabilities:", "chosen answers %+.3g, rejected ones %+.3g%s%s.", up, down,
-                  up < 0 && down < 0 ? "; both became less likely, as often happens" : "", say->of);
-}
-
 /* ---- lora, distill -----------------------------------------------------------------------------
  */
 
@@ -223,7 +209,6 @@ void mm_verdict_stage(const mm_page_run *run, bool with_name, mm_arena *arena, m
         say_first_loss(&say);
         say_margin(&say);
         say_accuracy(&say);
-        say_log_probabilities(&say);
     }
     say_adapters(&say);
     say_teacher(&say);
