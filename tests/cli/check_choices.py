@@ -19,9 +19,10 @@ try:
 except ImportError as missing:
     reference.skip(missing)
 
-QUESTIONS = 40
+QUESTIONS = 24
 CLEAR = 1e-3  # nearer to each other than that, two options are no question for rounding
-WORDS = ["red", "a blue whale", "seventeen", "in the north of the country", "never", "sugar and salt"]
+WORDS = ["red", "a blue whale", "seventeen", "in the north of the country", "never",
+         "sugar and salt"]
 CHARACTERS = ["红色", "一头蓝鲸", "十七", "在这个国家的北方", "从不", "糖和盐"]
 CASES = [(score, style) for score in ("letter", "text") for style in ("text", "chat")]
 
@@ -99,26 +100,28 @@ def check_case(mmrun, model, tokenizer, score, style):
     metrics = {"choice_accuracy": lambda question, scores: scores}
     if score == "text":
         metrics["choice_accuracy_norm"] = per_byte
+    found = [(question, scores_of(model, tokenizer, question, score, style))
+             for question in questions()]
     for metric, weigh in metrics.items():
         kept, path = [], mmrun.folder / f"{metric}-{score}-{style}.jsonl"
-        for question in questions():
-            scores = weigh(question, scores_of(model, tokenizer, question, score, style))
+        for question, summed in found:
+            scores = weigh(question, summed)
             order = sorted(range(len(scores)), key=lambda i: -scores[i])
             if scores[order[0]] - scores[order[1]] > CLEAR:
                 kept.append({**question, "answer": order[len(kept) % 2]})
         check(len(kept) > QUESTIONS / 2, f"{score}, {style}: only {len(kept)} clear questions")
         path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept),
                         encoding="utf-8")
-        found = shares_of(mmrun, path, score, style)
+        shares = shares_of(mmrun, path, score, style)
         for number, question in enumerate(kept):
-            share = found[metric, question["subject"]]
+            share = shares[metric, question["subject"]]
             check(share == 1 - number % 2, f"{score}, {style}: {metric} of {question}: {share}")
         print(f"{score}, {style}, {metric}: {len(kept)} choices equal")
 
 
 def main():
     print(f"transformers {transformers.__version__}")
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     with reference.Program() as mmrun, torch.no_grad():
         folder = mmrun.base("--hidden", 64, "--layers", 2)
         model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
