@@ -29,7 +29,7 @@ class Comparison:
     name: str
     unit: str
     kind: str
-    asked: float  # None: what was to be measured failed
+    asked: float  # None: nothing
     ours: list = dataclasses.field(default_factory=list)
     peers: dict = dataclasses.field(default_factory=dict)
     probes: list = dataclasses.field(default_factory=list)
@@ -55,7 +55,8 @@ class Comparison:
             ratios = self.ratios()
             middle = statistics.median(ratios)
             ratio = f"**{middle:.2f}** ({min(ratios):.2f} – {max(ratios):.2f})"
-            reached = middle >= self.asked if sign == "≥" else middle <= self.asked
+            if self.asked is not None:
+                reached = middle >= self.asked if sign == "≥" else middle <= self.asked
         verdict = {None: "", True: ", reached", False: ", missed"}[reached]
         asked = f"{sign} {self.asked:g}" if self.asked else ""
         ours = f"{number(statistics.median(self.ours))} {self.unit}" if self.ours else "–"
