@@ -98,8 +98,6 @@ void mm_verdict_stage(const mm_page_run *run, bool with_name, mm_arena *arena, m
 bool mm_run_is_preference(const mm_page_run *run);
 /* Held-out preference accuracy of a dpo run, NaN without one. */
 double mm_run_preference_accuracy(const mm_page_run *run);
-/* 95 % interval of a share by Wilson's score: `share` of n trials. */
-void mm_wilson(double share, double n, double *low, double *high);
 /* verdict.c: adds a remark if there is room. */
 void mm_remark_add(mm_verdict *out, mm_arena *arena, mm_remark_kind kind, const char *stage,
                    const char *lead, const char *format, ...) MM_PRINTF(6, 7);

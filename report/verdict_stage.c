@@ -9,7 +9,9 @@
 #include "report/fmt.h"
 
 #include "core/base/number.h"
+#include "core/base/stat.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -36,16 +38,6 @@ double mm_run_preference_accuracy(const mm_page_run *run)
 {
     const mm_series_info *accuracy = mm_page_series(run, "dpo/val_accuracy");
     return accuracy && accuracy->n > 0 ? accuracy->last : (double)NAN;
-}
-
-// Wilson, E. B. (1927), JASA 22:209: the interval of the score test, sound near 0 and 1.
-void mm_wilson(double share, double n, double *low, double *high)
-{
-    const double z = 1.959963984540054;
-    const double middle = (share + z * z / (2 * n)) / (1 + z * z / n);
-    const double half = z / (1 + z * z / n) * sqrt(share * (1 - share) / n + z * z / (4 * n * n));
-    *low = fmax(0, middle - half);
-    *high = fmin(1, middle + half);
 }
 
 static double number_of(const mm_page_run *run, const char *name, double otherwise)
@@ -115,25 +107,11 @@ static void say_margin(const speaker *say)
                   say->of);
 }
 
-// Pairs that were scored: of the held-out file, or of the share held out; 0: not recorded.
-static double pairs_scored(const mm_page_run *run)
-{
-    double rows = 0;
-    double train = 0;
-    for (size_t i = 0; i < run->n_datasets; i++) {
-        const mm_dataset *data = &run->datasets[i];
-        if (data->role && strcmp(data->role, "val") == 0) rows += (double)data->rows;
-        if (data->role && strcmp(data->role, "train") == 0) train += (double)data->rows;
-    }
-    if (rows <= 0) rows = floor(train * number_of(run, "val_fraction", 0));
-    return fmin(rows, number_of(run, "eval_rows", rows));
-}
-
 static void say_accuracy(const speaker *say)
 {
     const mm_series_info *accuracy = mm_page_series(say->run, "dpo/val_accuracy");
     if (!accuracy || accuracy->n == 0 || !isfinite(accuracy->last)) return;
-    const double n = pairs_scored(say->run);
+    const int64_t n = (int64_t)number_of(say->run, "val_rows", 0);
     const char *stage = say->run->info.stage;
     if (n < 1 || accuracy->last < 0 || accuracy->last > 1) {
         mm_remark_add(say->out, say->arena, MM_REMARK_FACT, stage, "Held-out accuracy",
@@ -141,12 +119,12 @@ static void say_accuracy(const speaker *say)
                       100 * accuracy->last, say->of);
         return;
     }
-    double low;
-    double high;
-    mm_wilson(accuracy->last, n, &low, &high);
+    const mm_interval interval = mm_wilson_interval(llround(accuracy->last * (double)n), n);
+    const double low = interval.low;
+    const double high = interval.high;
     if (accuracy->n < 2 || !isfinite(accuracy->first)) {
         mm_remark_add(say->out, say->arena, MM_REMARK_FACT, stage, "Held-out accuracy",
-                      "%.1f %% of %.0f pairs (95 %% interval %.1f to %.1f %%)%s.",
+                      "%.1f %% of %" PRId64 " pairs (95 %% interval %.1f to %.1f %%)%s.",
                       100 * accuracy->last, n, 100 * low, 100 * high, say->of);
         return;
     }
@@ -160,7 +138,8 @@ static void say_accuracy(const speaker *say)
     mm_remark_add(say->out, say->arena,
                   has_moved && accuracy->last > start ? MM_REMARK_FACT : MM_REMARK_WARNING, stage,
                   "Held-out accuracy",
-                  "went from %s to %.1f %% of %.0f pairs (95 %% interval %.1f to %.1f %%)%s%s.",
+                  "went from %s to %.1f %% of %" PRId64
+                  " pairs (95 %% interval %.1f to %.1f %%)%s%s.",
                   was_tied ? "ties" : from, 100 * accuracy->last, n, 100 * low, 100 * high,
                   !has_moved               ? ", which chance alone explains"
                   : accuracy->last < start ? ", the wrong way"

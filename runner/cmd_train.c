@@ -64,7 +64,7 @@ static void say_plan(const mm_context *context, const mm_config *config, const m
                "--lr %s is the recipe's for 64M parameters; a model of %s mostly wants ten to a "
                "hundred times as much.",
                mm_config_text(config, "learning_rate"), params);
-    if (!plan->has_val)
+    if (plan->val_rows == 0)
         mm_warn(context,
                 "Nothing is held out, so there will be no val_loss; --val FILE names rows.");
 }

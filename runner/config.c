@@ -507,9 +507,9 @@ mm_status mm_config_length(mm_config *config, const char **decides, mm_err *err)
     return MM_OK;
 }
 
-void mm_config_decide(mm_config *config, const char *name, int64_t value)
+void mm_config_decide(mm_config *config, const char *name, double value)
 {
-    decide(config, name, "data", (double)value);
+    decide(config, name, "data", value);
 }
 
 mm_dtype mm_config_dtype(mm_config *config)

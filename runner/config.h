@@ -53,7 +53,7 @@ bool mm_config_is_set(const mm_config *config, const char *name); /* by more tha
 MM_NODISCARD mm_status mm_config_length(mm_config *config, const char **decides, mm_err *err);
 /* Fills in what was left open ("steps", "eval_interval") with what the data decided; origin "data".
  */
-void mm_config_decide(mm_config *config, const char *name, int64_t value);
+void mm_config_decide(mm_config *config, const char *name, double value);
 
 /* What products and activations are computed in. Left open it becomes what is fastest on this
  * processor, which is stored back (origin "processor"): a record never says "automatic". */

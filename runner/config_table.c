@@ -99,7 +99,8 @@ const mm_hyper mm_hyper_table[MM_HYPERS] = {
     {"pack", "pack", NULL, BOOL, EVERY, "true", 0, 0, NULL, "pack rows without padding; off pads as MiniMind does", DATA},
     {"format", "row_format", NULL, CHOICE, EVERY, "auto", 0, 0, MM_ROW_FORMATS, "shape of the data rows", DATA},
     {"on-bad-row", "on_bad_row", NULL, CHOICE, EVERY, "stop", 0, 0, "stop,skip", "stop when over 0.1 % of the rows are bad, or skip them", DATA},
-    {"val-fraction", "val_fraction", NULL, REAL, EVERY, "0.01", 0, 0.5, NULL, "share of rows held out when there is no --val file", DATA},
+    {"val-fraction", "val_fraction", NULL, REAL, P, "0.01", 0, 0.5, NULL, "share of rows held out when there is no --val file", DATA},
+    {"val-fraction", "val_fraction", NULL, REAL, CHAT, "", 0, 0.5, NULL, "share of rows held out when there is no --val file (0.01, of small files enough for about 64 rows, 0.1 at most)", DATA},
     {"eval-rows", "eval_rows", NULL, INT, EVERY, "256", 1, 1e9, NULL, "held-out rows scored at each evaluation", DATA},
 
     {"dtype", "dtype", NULL, CHOICE, EVERY, "", 0, 0, "fp32,bf16", "precision of matrix products and activations (the processor's fastest)", RECORD},

@@ -39,7 +39,7 @@ typedef struct mm_hyper {
 } mm_hyper;
 
 /* Rows of a flag or a name that several have belong to different stages. */
-enum { MM_HYPERS = 63, MM_HYPER_VALUE_BYTES = 64 };
+enum { MM_HYPERS = 64, MM_HYPER_VALUE_BYTES = 64 };
 extern const mm_hyper mm_hyper_table[MM_HYPERS];
 
 /* The group of the rows that a model's weights fit one value of only. */

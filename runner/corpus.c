@@ -9,6 +9,7 @@
 #include "runner/signals.h"
 #include "store/query.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -251,6 +252,19 @@ void mm_corpus_close(mm_corpus *corpus)
     mm_free(corpus->val_path);
     mm_tokenizer_free(corpus->tokenizer);
     *corpus = (mm_corpus){0};
+}
+
+void mm_corpus_decide(const mm_corpus *corpus, mm_config *config)
+{
+    enum { WANTED_ROWS = 64, STEPS_OF_SHARE = 1000 };
+    static const double LEAST = 0.01;
+    static const double MOST = 0.1;
+    double rows = 1;
+    if (corpus->val || *mm_config_text(config, "val_fraction")) return;
+    for (size_t i = 0; i < corpus->n_train; i++)
+        rows += (double)mm_token_cache_info(corpus->train[i])->documents;
+    const double share = ceil(WANTED_ROWS / rows * STEPS_OF_SHARE) / STEPS_OF_SHARE;
+    mm_config_decide(config, "val_fraction", fmin(fmax(share, LEAST), MOST));
 }
 
 // How a stage cuts its rows into batches.

@@ -38,6 +38,9 @@ MM_NODISCARD mm_status mm_corpus_open(mm_corpus *out, const mm_context *context,
                                       mm_err *err);
 void mm_corpus_close(mm_corpus *corpus);
 
+/* Decides the share of rows held out, where it is open: a hundredth tells nothing of a file of 300
+ * rows. */
+void mm_corpus_decide(const mm_corpus *corpus, mm_config *config);
 /* Batches to learn from and to be scored on; *val is NULL when nothing is held out. */
 MM_NODISCARD mm_status mm_corpus_batchers(const mm_corpus *corpus, const mm_config *config,
                                           mm_batcher **train, mm_batcher **val, mm_err *err);

@@ -38,9 +38,9 @@ typedef struct mm_train_plan {
     mm_engine_options engine;
     int64_t memory_bytes; /* about */
     int64_t checkpoint_bytes;
-    double flops;   /* operations of the whole run */
-    double seconds; /* about, on this machine; NaN: not estimated */
-    bool has_val;   /* there are held-out rows */
+    double flops;     /* operations of the whole run */
+    double seconds;   /* about, on this machine; NaN: not estimated */
+    int64_t val_rows; /* held-out rows that are scored at each evaluation */
 } mm_train_plan;
 
 /* Decides what is still open (steps, intervals) and stores it in the configuration. Leaves

@@ -75,10 +75,10 @@ static mm_status decide_steps(mm_batcher *train, const step_mean *mean, mm_confi
     if (mm_config_int(config, "warmup_steps") > plan->steps)
         return MM_FAIL(err, MM_ECONFIG, "--warmup: %lld steps are more than the run's %lld",
                        (long long)mm_config_int(config, "warmup_steps"), (long long)plan->steps);
-    mm_config_decide(config, "steps", plan->steps);
+    mm_config_decide(config, "steps", (double)plan->steps);
     const int64_t interval = plan->steps >= EVALUATIONS ? plan->steps / EVALUATIONS : 1;
-    mm_config_decide(config, "eval_interval", interval);
-    mm_config_decide(config, "save_interval", mm_config_int(config, "eval_interval"));
+    mm_config_decide(config, "eval_interval", (double)interval);
+    mm_config_decide(config, "save_interval", mm_config_real(config, "eval_interval"));
     return MM_OK;
 }
 
@@ -159,10 +159,11 @@ mm_status mm_train_plan_make(const mm_corpus *corpus, mm_config *config, mm_trai
     MM_TRY(check_supported(config, err));
     plan->dtype = mm_config_dtype(config);
     MM_TRY(mm_config_model(config, mm_tokenizer_vocab(corpus->tokenizer), &plan->shape, err));
+    mm_corpus_decide(corpus, config);
     MM_GO(mm_corpus_batchers(corpus, config, &train, &val, err));
     MM_GO(measure_steps(train, &mean, err));
     MM_GO(decide_steps(train, &mean, config, plan, err));
-    plan->has_val = val != NULL;
+    plan->val_rows = val ? mm_batcher_documents(val) : 0;
     plan->params = mm_model_config_params(&plan->shape);
     plan->engine = mm_train_engine(config, train, val, true);
     add_costs(config, &mean, plan);
@@ -294,6 +295,36 @@ mm_status mm_command_text(const mm_context *context, mm_str *out, mm_err *err)
     return mm_str_check(out, err);
 }
 
+enum { FACTS = 5 };
+
+// Texts that the facts of a run point to.
+typedef struct fact_texts {
+    char val_rows[24];
+    char teacher[48];
+    char teacher_step[24];
+} fact_texts;
+
+// What the record of a run holds beside its hyperparameters; returns how many there are.
+static size_t list_facts(fact_texts *texts, const mm_corpus *corpus, const mm_train_plan *plan,
+                         const mm_run_request *request, const char *prompts, mm_param out[FACTS])
+{
+    const bool is_own = corpus->tokenizer_is_trained;
+    const bool is_open = request->n_prompts == 0;
+    size_t n = 0;
+    snprintf(texts->val_rows, sizeof texts->val_rows, "%" PRId64, plan->val_rows);
+    out[n++] = (mm_param){"tokenizer_hash", mm_tokenizer_hash(corpus->tokenizer), is_own,
+                          is_own ? "data" : "command line"};
+    out[n++] = (mm_param){"prompts", prompts, is_open, is_open ? "data" : "command line"};
+    out[n++] = (mm_param){"val_rows", texts->val_rows, true, "data"};
+    if (!request->teacher_id) return n;
+    snprintf(texts->teacher, sizeof texts->teacher, "%" PRId64 "@%" PRId64, request->teacher_id,
+             request->teacher_step);
+    snprintf(texts->teacher_step, sizeof texts->teacher_step, "%" PRId64, request->teacher_step);
+    out[n++] = (mm_param){"teacher", texts->teacher, false, "command line"};
+    out[n++] = (mm_param){"teacher_step", texts->teacher_step, false, "command line"};
+    return n;
+}
+
 mm_status mm_train_create(mm_store *store, const mm_corpus *corpus, mm_config *config,
                           const mm_train_plan *plan, const mm_run_request *request, int64_t *run_id,
                           mm_err *err)
@@ -304,32 +335,16 @@ mm_status mm_train_create(mm_store *store, const mm_corpus *corpus, mm_config *c
     mm_param *known = NULL;
     size_t n = 0;
     char commit[41];
-    char teacher[48];
-    char teacher_step[24];
+    fact_texts facts;
     MM_GO(mm_train_prompts(corpus, config, request, &prompts, err));
     MM_GO(mm_config_params(config, &arena, &known, &n, err));
-    mm_param *params = mm_arena_alloc(&arena, (n + 4) * sizeof *params);
+    mm_param *params = mm_arena_alloc(&arena, (n + FACTS) * sizeof *params);
     if (!params) {
         status = MM_FAIL(err, MM_ENOMEM, "no memory for the run's record");
         goto done;
     }
     memcpy(params, known, n * sizeof *params);
-    params[n++] = (mm_param){.name = "tokenizer_hash",
-                             .value = mm_tokenizer_hash(corpus->tokenizer),
-                             .is_default = corpus->tokenizer_is_trained,
-                             .origin = corpus->tokenizer_is_trained ? "data" : "command line"};
-    params[n++] = (mm_param){.name = "prompts",
-                             .value = mm_str_text(&prompts),
-                             .is_default = request->n_prompts == 0,
-                             .origin = request->n_prompts == 0 ? "data" : "command line"};
-    if (request->teacher_id) {
-        snprintf(teacher, sizeof teacher, "%" PRId64 "@%" PRId64, request->teacher_id,
-                 request->teacher_step);
-        snprintf(teacher_step, sizeof teacher_step, "%" PRId64, request->teacher_step);
-        params[n++] = (mm_param){.name = "teacher", .value = teacher, .origin = "command line"};
-        params[n++] =
-            (mm_param){.name = "teacher_step", .value = teacher_step, .origin = "command line"};
-    }
+    n += list_facts(&facts, corpus, plan, request, mm_str_text(&prompts), params + n);
     MM_GO(mm_save_tokenizer(store, corpus->tokenizer, err));
     mm_git_commit(commit);
     const mm_run_new run = {.name = request->name,
