@@ -5,7 +5,7 @@ Never a test, and nothing the product needs: the peers are installed with pip in
 environment of their own (build/peers-venv), from whatever index pip is set up for.
 
 usage: scripts/bench_peers.py [--rounds N] [--only NAME,...] [--sizes NAME,...] [--threads N]
-                              [--quick] [--keep] [--json FILE] [--venv DIR] [--mmrun FILE]
+                              [--quick] [--eager] [--keep] [--json FILE] [--venv DIR] [--mmrun FILE]
 
 The sides run in turn, round after round (A B C, A B C ..., so that a machine whose speed drifts
 drifts for all of them), and what counts is the median of the rounds' ratios. Every turn of mmrun
@@ -456,7 +456,7 @@ def plan_of(options):
                 add(
                     stage,
                     f"{stage} {dtype}, {size.name}",
-                    250 + part * size.cost * (8 + 6 * rounds),  # compiling takes most
+                    (20 if options.eager else 250) + part * size.cost * (8 + 6 * rounds),
                     lambda bench, size=size, stage=stage, dtype=dtype: stage_rate(
                         bench, size, stage, dtype
                     ),
@@ -464,7 +464,7 @@ def plan_of(options):
             add(
                 "stage-memory",
                 f"memory, {stage}, {size.name}",
-                400 + 20 * size.cost,
+                (60 if options.eager else 400) + 20 * size.cost,
                 lambda bench, size=size, stage=stage: stage_memory(bench, size, stage),
             )
         for dtype in ("bf16", "fp32"):
@@ -514,7 +514,8 @@ def about_of(bench):
 
 def remarks_of(bench, table):
     if table == STAGE:
-        return "Memory: one round."
+        without = " Peers as they are, without torch.compile." if bench.options.eager else ""
+        return f"Memory: one round.{without}"
     kernels = bench.said.get("kernels", {})
     words = [f"{dtype} with {isa}" for dtype, isa in kernels.items()]
     text = f"mmrun multiplies {', '.join(words)}. " if words else ""
@@ -547,6 +548,11 @@ def parse():
     parser.add_argument("--sizes", help="all, or with --quick v2-small")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--quick", action="store_true", help="a look: about five minutes")
+    parser.add_argument(
+        "--eager",
+        action="store_true",
+        help="of the stages' peers only what trl does by itself: compiling one takes minutes",
+    )
     parser.add_argument("--keep", action="store_true", help="put the table into the documentation")
     parser.add_argument(
         "--json",

@@ -15,7 +15,11 @@ from peers.figures import Comparison
 from peers.worker import KEEP_BLOCKS, PeerError, say
 
 ADAPTERS = {"r": 16, "lora_alpha": 16, "target_modules": ["q_proj", "o_proj"]}  # as MiniMind's
-VARIANTS = (("eager", False), ("compiled", True))
+
+
+def variants(bench):
+    """[(name, whether torch.compile is asked of the trainer)]"""
+    return [("eager", False)] + ([] if bench.options.eager else [("compiled", True)])
 
 
 @dataclasses.dataclass
@@ -107,7 +111,7 @@ def stage_rate(bench, size, stage, dtype):
 
     with contextlib.ExitStack() as stack:
         turns = {"mmrun": turn}
-        for name, compiled in VARIANTS:
+        for name, compiled in variants(bench):
             try:
                 worker = peer(bench, stack, stage, size, dtype, compiled, data, KEEP_BLOCKS)
             except PeerError as error:
@@ -139,7 +143,7 @@ def stage_memory(bench, size, stage):
         peak = ours(bench, stage, size, dtype, data)[1]
         result.ours.append(peak / 1e6)
         above.ours.append((peak - idle) / 1e6)
-        for variant, compiled in VARIANTS:
+        for variant, compiled in variants(bench):
             try:
                 with contextlib.ExitStack() as stack:
                     worker = peer(bench, stack, stage, size, dtype, compiled, data)
