@@ -192,13 +192,11 @@ const mm_command mm_commands[] = {
      .group = GROUP_USE,
      .summary = "score models on held-out rows, multiple choice and prompts",
      .usage = "RUN...",
-     .details =
-         AT_HELP
-         " Every number is recorded with its run; several runs stand side by side.\n"
-         "Examples:\n"
-         "  mmrun eval chatty --choices ceval.jsonl --dev dev.jsonl --shots 5\n"
-         "  mmrun eval base chatty --prompts sums.jsonl --match number --no-loss\n"
-         "  mmrun eval preferred --data pairs_val.jsonl --reference chatty\n",
+     .details = AT_HELP " Every number is recorded with its run; several runs stand side by side.\n"
+                        "Examples:\n"
+                        "  mmrun eval chatty --choices ceval.jsonl --dev dev.jsonl --shots 5\n"
+                        "  mmrun eval base chatty --prompts sums.jsonl --match number --no-loss\n"
+                        "  mmrun eval preferred --data pairs_val.jsonl --reference chatty\n",
      .options = {mm_eval_options},
      .args_min = 1,
      .args_max = 64,

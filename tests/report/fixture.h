@@ -19,7 +19,8 @@ mm_status fixture_stages(const char *path, int64_t runs[FIXTURE_STAGES], mm_err 
 mm_status fixture_bulk(const char *path, size_t n_runs, int64_t n_steps, size_t n_metrics,
                        int64_t *runs, mm_err *err);
 
-/* Two runs, the second made from the first and taught by it, in which every text the store keeps is a hostile one, each payload in several places. */
+/* Two runs, the second made from the first and taught by it, in which every text the store keeps is
+ * a hostile one, each payload in several places. */
 enum { FIXTURE_PAYLOADS = 60 };
 extern const char *const fixture_payloads[FIXTURE_PAYLOADS];
 mm_status fixture_hostile(const char *path, int64_t runs[2], int64_t *sweep_id, mm_err *err);
