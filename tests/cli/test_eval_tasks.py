@@ -343,7 +343,9 @@ class TestEvalTasks(harness.CliTest):
         self.assertGreater(alone["val_loss"] - added["val_loss"], 1e-2)
         # With them the weights are no run's: nothing of it is recorded.
         self.assertEqual(
-            self.query("SELECT DISTINCT value FROM results WHERE run_id = 1 AND metric = 'val_loss'"),
+            self.query(
+                "SELECT DISTINCT value FROM results WHERE run_id = 1 AND metric = 'val_loss'"
+            ),
             [(alone["val_loss"],)],
         )
 
