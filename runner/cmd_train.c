@@ -99,6 +99,26 @@ done:
     return status;
 }
 
+// A run that is stopped in its reference pass or sooner has no checkpoint: nothing says it has.
+static mm_status tell_stopped(const mm_context *context, mm_store *store, const mm_run_info *run,
+                              mm_arena *arena, mm_err *err)
+{
+    mm_checkpoint_info *list = NULL;
+    size_t n = 0;
+    const char *mmrun = mm_shell_mmrun(arena, context);
+    const char *name = mm_shell_text(arena, run->name);
+    MM_TRY(mm_checkpoint_list(store, run->id, arena, &list, &n, err));
+    if (n == 0)
+        return MM_FAIL(err, MM_ECANCELED,
+                       "run '%s' was stopped before its first checkpoint\n"
+                       "%s resume %s begins it again",
+                       run->name, mmrun, name);
+    return MM_FAIL(err, MM_ECANCELED,
+                   "run '%s' was stopped after step %" PRId64 " of %" PRId64
+                   " with a valid checkpoint\n%s resume %s",
+                   run->name, run->steps, run->steps_planned, mmrun, name);
+}
+
 // How a run went, as data on stdout and in words on stderr.
 static mm_status tell(const mm_context *context, mm_store *store, int64_t run_id, mm_status trained,
                       mm_err *err)
@@ -110,11 +130,7 @@ static mm_status tell(const mm_context *context, mm_store *store, int64_t run_id
     mm_status status = mm_store_run(store, run_id, &arena, &run, &late);
     if (status != MM_OK) goto done;
     if (trained == MM_ECANCELED) {
-        trained = MM_FAIL(err, MM_ECANCELED,
-                          "run '%s' was stopped after step %" PRId64 " of %" PRId64
-                          " with a valid checkpoint\nmmrun --db %s resume %s",
-                          run.name, run.steps, run.steps_planned,
-                          mm_shell_text(&arena, context->db_path), mm_shell_text(&arena, run.name));
+        trained = tell_stopped(context, store, &run, &arena, err);
         goto done;
     }
     if (trained == MM_ENAN && err) {

@@ -176,13 +176,14 @@ static void compare_vocab(const mm_parent *teacher, const mm_config *config, mm_
         add_difference(out, "a vocabulary of", wanted, has);
 }
 
+// `hint` says what to do instead.
 static mm_status refuse(const mm_parent *parent, const char *option, mm_str *differences,
-                        mm_err *err)
+                        const char *hint, mm_err *err)
 {
     mm_status status = MM_OK;
     if (differences->length > 0)
-        status = MM_FAIL(err, MM_EUSAGE, "--%s %s@%" PRId64 " does not fit %s", option,
-                         parent->name, parent->step, mm_str_text(differences));
+        status = MM_FAIL(err, MM_EUSAGE, "--%s %s@%" PRId64 " does not fit %s\n%s", option,
+                         parent->name, parent->step, mm_str_text(differences), hint);
     mm_str_drop(differences);
     return status;
 }
@@ -193,11 +194,17 @@ static mm_status check_from(const mm_parent *from, const mm_config *config, cons
 {
     mm_str differences = {0};
     if (from->run_id == 0) return MM_OK;
-    compare_shape(from, config, &differences);
     compare_adapters(from, config, &differences);
+    const bool is_of_adapters = differences.length > 0;
+    compare_shape(from, config, &differences);
     if (hash && strcmp(hash, from->tokenizer_hash) != 0)
         add_hashes(&differences, "--tokenizer", hash, from->tokenizer_hash);
-    return refuse(from, "from", &differences, err);
+    return refuse(from, "from", &differences,
+                  is_of_adapters
+                      ? "its adapters go on as they are without these options; after `mmrun merge` "
+                        "a run can have others"
+                      : "without these options the run takes what its parent has",
+                  err);
 }
 
 static mm_status check_teacher(const mm_parent *teacher, const mm_config *config, const char *hash,
@@ -208,7 +215,11 @@ static mm_status check_teacher(const mm_parent *teacher, const mm_config *config
     if (hash && strcmp(hash, teacher->tokenizer_hash) != 0)
         add_hashes(&differences, "the student's tokenizer", hash, teacher->tokenizer_hash);
     compare_vocab(teacher, config, &differences);
-    return refuse(teacher, "teacher", &differences, err);
+    return refuse(
+        teacher, "teacher", &differences,
+        "teacher and student must read the same tokens: `mmrun generate TEACHER --prompts "
+        "FILE -o ANSWERS` makes data for sft with any tokenizer",
+        err);
 }
 
 mm_status mm_lineage_check(const mm_lineage *lineage, const mm_config *config, mm_err *err)

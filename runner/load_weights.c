@@ -224,7 +224,11 @@ static mm_status adapter_run_open(adapter_run *out, mm_store *store, const char 
                                   mm_err *err)
 {
     mm_run_ref ref;
-    MM_TRY(mm_store_resolve(store, reference, &ref, err));
+    const mm_status status = mm_store_resolve(store, reference, &ref, err);
+    if (status != MM_OK) {
+        mm_err_context(err, "--lora %s", reference);
+        return status;
+    }
     MM_TRY(mm_store_run(store, ref.run_id, &out->arena, &out->run, err));
     MM_TRY(mm_store_resolve_checkpoint(store, &ref, &out->arena, &out->checkpoint, err));
     MM_TRY(mm_store_params(store, ref.run_id, &out->arena, &out->params, &out->n_params, err));

@@ -235,7 +235,10 @@ mm_status mm_store_resolve_checkpoint(mm_store *store, const mm_run_ref *ref, mm
     MM_TRY(mm_run_must_exist(store, ref->run_id, err));
     MM_TRY(mm_checkpoint_list(store, ref->run_id, arena, &list, &count, err));
     if (count == 0) {
-        return MM_FAIL(err, MM_ENOTFOUND, "run %" PRId64 " has no checkpoint", ref->run_id);
+        return MM_FAIL(err, MM_ENOTFOUND,
+                       "run %" PRId64 " has no checkpoint: it ended before its first\n"
+                       "`mmrun resume %" PRId64 "` trains it",
+                       ref->run_id, ref->run_id);
     }
     MM_ASSERT(list);
     // Oldest first: the newest that fits wins, and of two at one step the full one.

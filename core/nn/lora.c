@@ -72,9 +72,9 @@ mm_status mm_lora_targets_parse(const char *text, uint32_t *targets, mm_err *err
         const uint32_t bits = target_named(at, length);
         if (bits == 0)
             return MM_FAIL(err, MM_ECONFIG,
-                           "--targets %.80s: '%.*s' is no linear layer: expected all, or some of "
-                           "q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj",
-                           text, length < 40 ? (int)length : 40, at);
+                           "'%.*s' is no linear layer: expected all, or some of q_proj, k_proj, "
+                           "v_proj, o_proj, gate_proj, up_proj, down_proj",
+                           length < 40 ? (int)length : 40, at);
         found |= bits;
         at += length;
         if (*at == '\0') break;

@@ -134,6 +134,22 @@ class TestResumeStages(harness.CliTest):
                 running.signal(signal.SIGINT)
                 running.wait(expect=3)
 
+    def test_what_is_said_of_a_stopped_run_is_what_the_database_holds(self):
+        """A stop in the reference pass comes before there is any checkpoint."""
+        db = self.new_db("early.db")
+        for name in ("a", "b", "c"):
+            running = self.start_mmrun(*self.train(db, "dpo", "--steps", 4000), "--name", name,
+                                       "--seq-len", 512)
+            running.wait_for(lambda name=name: self.query(
+                "SELECT 1 FROM runs WHERE name = ? AND status = 'running'", name,
+                db=self.path(db)))
+            running.signal(signal.SIGINT)
+            err = running.wait(expect=3).err
+            held = self.query("SELECT count(*) FROM checkpoints c JOIN runs r ON r.id = c.run_id "
+                              "WHERE r.name = ?", name, db=self.path(db))[0][0]
+            said = "with a valid checkpoint" if held else "before its first checkpoint"
+            self.assertIn(said, err)
+
 
 if __name__ == "__main__":
     harness.main()
