@@ -15,11 +15,6 @@ static const char TASK[] = "chat"; // of its rows among the generations
 
 const mm_option mm_chat_options_table[] = {
     {.name = "system", .type = MM_OPTION_TEXT, .value = "TEXT", .help = "system turn"},
-    {.name = "lora",
-     .type = MM_OPTION_TEXT,
-     .value = "RUN",
-     .repeats = true,
-     .help = "adapters of another run, merged into the weights; may be repeated"},
     {.name = "think",
      .aliases = "open_thinking",
      .type = MM_OPTION_FLAG,
@@ -41,17 +36,6 @@ const mm_option mm_chat_options_table[] = {
     {.name = "record",
      .type = MM_OPTION_FLAG,
      .help = "keep every exchange in the database, among the generations of the run"},
-    {.name = "dtype",
-     .type = MM_OPTION_CHOICE,
-     .value = "fp32|bf16",
-     .choices = "fp32,bf16",
-     .help = "precision of products and activations (the run's)"},
-    {.name = "threads",
-     .type = MM_OPTION_INT,
-     .value = "N",
-     .min = 0,
-     .max = 1024,
-     .help = "worker threads (all)"},
     {0},
 };
 
@@ -235,16 +219,6 @@ done:
 /* ---- the command -------------------------------------------------------------------------------
  */
 
-static mm_status load(mm_loaded *loaded, mm_store *store, const mm_args *args, mm_err *err)
-{
-    size_t n = 0;
-    const char *const *adapters = mm_args_list(args, "lora", &n);
-    MM_TRY(mm_load_run(loaded, store, mm_args_at(args, 0), err));
-    for (size_t i = 0; i < n; i++)
-        MM_TRY(mm_load_adapter(loaded, store, adapters[i], false, err));
-    return MM_OK;
-}
-
 // Tokens of a prompt with its answer: the context of training and an answer on top of it.
 static mm_status room_of(const mm_loaded *loaded, int32_t max_new_tokens, int32_t *room,
                          mm_err *err)
@@ -304,7 +278,7 @@ mm_status mm_cmd_chat(const mm_context *context, const mm_args *args, mm_err *er
                     .is_terminal = isatty(STDIN_FILENO),
                     .shows_reasoning = context->columns > 0};
     MM_GO(mm_context_store(context, records ? MM_STORE_WRITE : MM_STORE_READ, &store, err));
-    MM_GO(load(&loaded, store, args, err));
+    MM_GO(mm_load_run_as_asked(&loaded, store, mm_args_at(args, 0), args, err));
     if (records) chat.store = store;
     MM_GO(open_session(&chat, args, err));
     MM_GO(mm_signals_install_dialogue(&lines.wake_fd, err));

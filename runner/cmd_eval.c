@@ -95,12 +95,6 @@ const mm_option mm_eval_options[] = {
      .max = 100,
      .group = "Prompts",
      .help = "0: greedy (0.85; 0 where an answer is expected)"},
-    {.name = "lora",
-     .type = MM_OPTION_TEXT,
-     .value = "RUN",
-     .repeats = true,
-     .group = "How",
-     .help = "adapters of another run, merged into the weights; nothing is recorded then"},
     {.name = "style",
      .type = MM_OPTION_CHOICE,
      .value = "text|chat",
@@ -120,19 +114,6 @@ const mm_option mm_eval_options[] = {
      .value = "DIR",
      .group = "How",
      .help = "folder of the token caches"},
-    {.name = "dtype",
-     .type = MM_OPTION_CHOICE,
-     .value = "fp32|bf16",
-     .choices = "fp32,bf16",
-     .group = "How",
-     .help = "precision of products and activations (the run's)"},
-    {.name = "threads",
-     .type = MM_OPTION_INT,
-     .value = "N",
-     .min = 0,
-     .max = 1024,
-     .group = "How",
-     .help = "worker threads (all)"},
     {0},
 };
 
@@ -201,11 +182,7 @@ static mm_status evaluate(mm_eval *eval, const char *reference, mm_err *err)
 {
     const mm_args *args = eval->args;
     const bool has_tasks = mm_args_has(args, "choices") || mm_args_has(args, "prompts");
-    size_t n_adapters = 0;
-    const char *const *adapters = mm_args_list(args, "lora", &n_adapters);
-    MM_TRY(mm_load_run(&eval->loaded, eval->store, reference, err));
-    for (size_t i = 0; i < n_adapters; i++)
-        MM_TRY(mm_load_adapter(&eval->loaded, eval->store, adapters[i], false, err));
+    MM_TRY(mm_load_run_as_asked(&eval->loaded, eval->store, reference, args, err));
     json_object_set_new(eval->json, "run_id", json_integer(eval->loaded.run.id));
     json_object_set_new(eval->json, "run", mm_json_of_text(eval->loaded.run.name));
     json_object_set_new(eval->json, "step", json_integer(eval->loaded.checkpoint.step));

@@ -33,23 +33,6 @@ const mm_option mm_generate_options[] = {
      .help = "on: the answer begins with an open think block; the prompt is a turn of a chat"},
     {.name = "raw",
      .help = "continue the prompt as it is, whatever the run was taught (runs of pretrain do)"},
-    {.name = "lora",
-     .type = MM_OPTION_TEXT,
-     .value = "RUN",
-     .repeats = true,
-     .help = "with the adapters of that run on top; several follow one another"},
-    {.name = "any-base", .help = "take adapters that were trained on another base"},
-    {.name = "dtype",
-     .type = MM_OPTION_CHOICE,
-     .value = "fp32|bf16",
-     .choices = "fp32,bf16",
-     .help = "precision of products and activations (the run's)"},
-    {.name = "threads",
-     .type = MM_OPTION_INT,
-     .value = "N",
-     .min = 0,
-     .max = 1024,
-     .help = "worker threads (all)"},
     {.name = "prompts",
      .type = MM_OPTION_PATH,
      .value = "FILE",
@@ -141,16 +124,6 @@ static mm_status room_of(const mm_loaded *loaded, const mm_sampling *sampling, i
                        sampling->max_new_tokens);
     const bool fits = sampling->max_new_tokens < limit - context_tokens;
     *room = fits ? context_tokens + sampling->max_new_tokens : limit;
-    return MM_OK;
-}
-
-static mm_status load(const mm_args *args, mm_store *store, mm_loaded *loaded, mm_err *err)
-{
-    size_t n = 0;
-    const char *const *adapters = mm_args_list(args, "lora", &n);
-    MM_TRY(mm_load_run(loaded, store, mm_args_at(args, 0), err));
-    for (size_t i = 0; i < n; i++)
-        MM_TRY(mm_load_adapter(loaded, store, adapters[i], mm_args_has(args, "any-base"), err));
     return MM_OK;
 }
 
@@ -289,7 +262,7 @@ mm_status mm_cmd_generate(const mm_context *context, const mm_args *args, mm_err
     }
     const bool writes = !is_file || mm_args_has(args, "record");
     MM_GO(mm_context_store(context, writes ? MM_STORE_WRITE : MM_STORE_READ, &store, err));
-    MM_GO(load(args, store, &loaded, err));
+    MM_GO(mm_load_run_as_asked(&loaded, store, mm_args_at(args, 0), args, err));
     status = is_file ? answer_file(context, args, store, &loaded, err)
                      : answer_one(context, args, store, &loaded, prompt, err);
 done:

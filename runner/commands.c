@@ -2,6 +2,7 @@
 #include "runner/commands.h"
 
 #include "runner/config.h"
+#include "runner/load.h"
 #include "runner/sample.h"
 
 static const char GROUP_START[] = "Start here";
@@ -184,7 +185,7 @@ const mm_command mm_commands[] = {
      "On a terminal /help lists the commands inside the conversation, and Ctrl-C stops an "
      "answer. Otherwise each line of standard input is a question or a command, and each "
      "answer goes to standard output.\n",
-     .options = {mm_chat_options_table, mm_sample_options},
+     .options = {mm_chat_options_table, mm_sample_options, mm_load_options},
      .args_min = 1,
      .args_max = 1,
      .run = mm_cmd_chat},
@@ -197,7 +198,7 @@ const mm_command mm_commands[] = {
                         "  mmrun eval chatty --choices ceval.jsonl --dev dev.jsonl --shots 5\n"
                         "  mmrun eval base chatty --prompts sums.jsonl --match number --no-loss\n"
                         "  mmrun eval preferred --data pairs_val.jsonl --reference chatty\n",
-     .options = {mm_eval_options},
+     .options = {mm_eval_options, mm_load_options},
      .args_min = 1,
      .args_max = 64,
      .run = mm_cmd_eval},
@@ -216,7 +217,7 @@ const mm_command mm_commands[] = {
                  "  mmrun generate last \"Who are you?\" --system \"Answer in one line.\"\n"
                  "  mmrun generate base \"Who are you?\" --lora persona\n"
                  "  mmrun generate teacher --prompts questions.jsonl -o answers.jsonl\n",
-     .options = {mm_generate_options, mm_sample_options},
+     .options = {mm_generate_options, mm_sample_options, mm_load_options},
      .args_min = 1,
      .args_max = 2,
      .run = mm_cmd_generate},

@@ -151,3 +151,41 @@ mm_dtype mm_loaded_dtype(const mm_loaded *loaded, const char *wish)
     const char *dtype = wish ? wish : loaded->run.dtype;
     return dtype && strcmp(dtype, "bf16") == 0 ? MM_BF16 : MM_F32;
 }
+
+const mm_option mm_load_options[] = {
+    {.name = "lora",
+     .type = MM_OPTION_TEXT,
+     .value = "RUN",
+     .repeats = true,
+     .group = "Model",
+     .help = "with the adapters of that run on top; several follow one another"},
+    {.name = "any-base",
+     .type = MM_OPTION_FLAG,
+     .group = "Model",
+     .help = "take adapters that were trained on another base"},
+    {.name = "dtype",
+     .type = MM_OPTION_CHOICE,
+     .value = "fp32|bf16",
+     .choices = "fp32,bf16",
+     .group = "Model",
+     .help = "precision of products and activations (the run's)"},
+    {.name = "threads",
+     .type = MM_OPTION_INT,
+     .value = "N",
+     .min = 0,
+     .max = 1024,
+     .group = "Model",
+     .help = "worker threads (all)"},
+    {0},
+};
+
+mm_status mm_load_run_as_asked(mm_loaded *out, mm_store *store, const char *reference,
+                               const mm_args *args, mm_err *err)
+{
+    size_t n = 0;
+    const char *const *adapters = mm_args_list(args, "lora", &n);
+    MM_TRY(mm_load_run(out, store, reference, err));
+    for (size_t i = 0; i < n; i++)
+        MM_TRY(mm_load_adapter(out, store, adapters[i], mm_args_has(args, "any-base"), err));
+    return MM_OK;
+}

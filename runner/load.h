@@ -55,4 +55,10 @@ MM_NODISCARD mm_status mm_load_weights(mm_model *model, mm_store *store,
 MM_NODISCARD mm_status mm_load_adapter(mm_loaded *loaded, mm_store *store, const char *reference,
                                        bool any_base, mm_err *err);
 
+/* What commands that use a model share: --lora, --any-base, --dtype, --threads. */
+extern const mm_option mm_load_options[];
+/* mm_load_run with the adapters that --lora names, one after the other. */
+MM_NODISCARD mm_status mm_load_run_as_asked(mm_loaded *out, mm_store *store, const char *reference,
+                                            const mm_args *args, mm_err *err);
+
 #endif
