@@ -5,6 +5,7 @@
 #include "runner/signals.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
 #include <sys/wait.h>
@@ -12,8 +13,8 @@
 
 enum { ARGUMENTS_MAX = 64 };
 
-mm_status mm_child_start(const mm_context *context, const char *const *arguments, bool quiet_stdout,
-                         pid_t *pid, mm_err *err)
+mm_status mm_child_start(const mm_context *context, const char *const *arguments,
+                         mm_child_stdout to, pid_t *pid, mm_err *err)
 {
     char *argv[ARGUMENTS_MAX + 2];
     size_t n = 0;
@@ -27,9 +28,10 @@ mm_status mm_child_start(const mm_context *context, const char *const *arguments
     argv[n] = NULL;
     if (posix_spawn_file_actions_init(&actions) != 0)
         return MM_FAIL(err, MM_ENOMEM, "no memory for a child process");
-    int failed = 0;
-    if (quiet_stdout)
-        failed = posix_spawn_file_actions_adddup2(&actions, STDERR_FILENO, STDOUT_FILENO);
+    int failed =
+        to == MM_CHILD_TO_NOWHERE
+            ? posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0)
+            : posix_spawn_file_actions_adddup2(&actions, STDERR_FILENO, STDOUT_FILENO);
     if (failed == 0) failed = posix_spawn(pid, context->program, &actions, NULL, argv, environ);
     posix_spawn_file_actions_destroy(&actions);
     errno = failed;

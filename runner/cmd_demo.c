@@ -1,15 +1,13 @@
 /* mmrun demo: the whole story offline in under two minutes. Self-made data, a tokenizer, a training
  * that is killed in the middle and resumed, a sweep, then the stages that teach it to answer, what
  * each of them changed, and the report. Every part is the command a user would type, run as a
- * process of its own; only the questions at the end are the demo's own (demo_score.c). */
+ * process of its own. */
 #include "runner/child.h"
 #include "runner/commands.h"
-#include "runner/demo_score.h"
 #include "runner/signals.h"
 
 #include "core/base/clock.h"
 #include "core/base/file.h"
-#include "core/base/stat.h"
 
 #include <inttypes.h>
 #include <signal.h>
@@ -38,11 +36,12 @@ const mm_option mm_demo_options[] = {
     {0},
 };
 
-enum { ARGUMENTS_MAX = 48, PARTS = 10, DEFAULT_STEPS = 150, QUESTIONS = 200 };
+enum { ARGUMENTS_MAX = 48, PARTS = 10, DEFAULT_STEPS = 150 };
 
 // The runs, in the order of their table.
-static const char *const RUNS[] = {"demo", "demo-sft", "demo-persona", "demo-dpo"};
-enum { N_RUNS = sizeof RUNS / sizeof RUNS[0] };
+static const char *const RUNS[] = {"demo", "demo-sft", "demo-persona", "demo-dpo", NULL};
+#define DPO "demo-dpo"
+enum { N_RUNS = sizeof RUNS / sizeof RUNS[0] - 1 };
 
 typedef struct demo {
     mm_context context; // with the demo's own database
@@ -118,17 +117,23 @@ static void say_command(const demo *d, const char *const *arguments)
     mm_str_drop(&line);
 }
 
-static mm_status run(const demo *d, const char *const *arguments, mm_err *err)
+static mm_status run_to(const demo *d, const char *const *arguments, mm_child_stdout to,
+                        mm_err *err)
 {
     pid_t pid = 0;
     int code = 0;
     say_command(d, arguments);
-    MM_TRY(mm_child_start(&d->context, arguments, true, &pid, err));
+    MM_TRY(mm_child_start(&d->context, arguments, to, &pid, err));
     MM_TRY(mm_child_wait(pid, &code, err));
     if (mm_signals_stop() != 0)
         return MM_FAIL(err, MM_ECANCELED, "the demo was stopped; %s keeps what it made", d->dir);
     if (code == 0) return MM_OK;
     return MM_FAIL(err, MM_EIO, "mmrun %s ended with exit code %d", arguments[0], code);
+}
+
+static mm_status run(const demo *d, const char *const *arguments, mm_err *err)
+{
+    return run_to(d, arguments, MM_CHILD_TO_STDERR, err);
 }
 
 // Steps the run has logged and its newest checkpoint, without disturbing the process that writes.
@@ -160,7 +165,7 @@ static mm_status train_and_kill(demo *d, const char *const *arguments, int64_t k
     int64_t steps = 0;
     int64_t checkpoint = 0;
     say_command(d, arguments);
-    MM_TRY(mm_child_start(&d->context, arguments, true, &pid, err));
+    MM_TRY(mm_child_start(&d->context, arguments, MM_CHILD_TO_STDERR, &pid, err));
     while (waitpid(pid, &state, WNOHANG) == 0) {
         if (mm_signals_stop() != 0) kill(pid, SIGTERM);
         look(d, &steps, &checkpoint);
@@ -185,16 +190,20 @@ static mm_status train_and_kill(demo *d, const char *const *arguments, int64_t k
 
 static mm_status make_data(demo *d, mm_err *err)
 {
-    static const struct {
+    const struct {
+        const char *dir;
         const char *kind;
         const char *rows;
-    } FILES[] = {
-        {"pretrain", "8000"}, {"arithmetic", "12000"}, {"persona", "1200"}, {"preference", "4000"}};
+    } files[] = {{d->data_dir, "pretrain", "8000"},
+                 {d->data_dir, "arithmetic", "12000"},
+                 {d->data_dir, "persona", "1200"},
+                 {in_dir(d, "data/again"), "arithmetic", "1200"}, // the first rows of those above
+                 {d->data_dir, "preference", "4000"}};
     heading(d, "Self-made data: bilingual stories, sums, who the model is, good and bad answers");
-    for (size_t i = 0; i < sizeof FILES / sizeof FILES[0]; i++) {
-        const char *const arguments[] = {"data",      "synth",       "--out",
-                                         d->data_dir, "--kind",      FILES[i].kind,
-                                         "--rows",    FILES[i].rows, NULL};
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
+        const char *const arguments[] = {"data",       "synth",       "--out",
+                                         files[i].dir, "--kind",      files[i].kind,
+                                         "--rows",     files[i].rows, NULL};
         MM_TRY(run(d, arguments, err));
     }
     return MM_OK;
@@ -242,7 +251,7 @@ static void add_pretraining(command *c, demo *d, const char *stage, const char *
 {
     add_training(c, d, stage, name, "pretrain");
     ADD(c, "--tokenizer", d->tokenizer, "--heads", "4", "--kv-heads", "2", "--batch", "8");
-    ADD(c, "--seq-len", "256", "--lr", "2e-3");
+    ADD(c, "--seq-len", "256", "--lr", "2e-3", "--eval-rows", "64");
     ADD(c, "--prompt", "Once upon a time", "--prompt", "从前", "--prompt", "3+4=");
 }
 
@@ -267,7 +276,7 @@ static mm_status sweep(demo *d, mm_err *err)
 {
     command training = {0};
     add_pretraining(&training, d, "sweep", "width");
-    ADD(&training, "--hidden", "32,64", "--layers", "2", "--steps", "30");
+    ADD(&training, "--hidden", "32,64", "--layers", "2", "--steps", "20");
     heading(d, "A sweep over two widths");
     return run(d, training.words, err);
 }
@@ -296,10 +305,14 @@ static mm_status teach_persona(demo *d, mm_err *err)
 {
     command training = {0};
     add_training(&training, d, "lora", RUNS[2], "persona");
-    add_stage(&training, d, RUNS[1], 2 * d->steps, "1e-2");
+    ADD(&training, "--data", data_file(d, "again/arithmetic", ""));
+    add_stage(&training, d, RUNS[1], 5 * d->steps / 3, "7e-3");
     ADD(&training, "--batch", "16", "--rank", "16", "--targets", "all");
     ADD(&training, "--system-prompt-share", "0");
     heading(d, "LoRA: a name for it, in adapters beside the frozen weights");
+    mm_say(&d->context,
+           "  Half of its rows are sums again: taught the name alone, it forgets how to "
+           "compute.");
     return run(d, training.words, err);
 }
 
@@ -307,56 +320,124 @@ static mm_status teach_preference(demo *d, mm_err *err)
 {
     command training = {0};
     add_training(&training, d, "dpo", RUNS[3], "preference");
-    add_stage(&training, d, RUNS[1], d->steps / 5, "2e-5");
-    ADD(&training, "--batch", "8");
+    add_stage(&training, d, RUNS[1], 2 * d->steps / 5, "1e-4");
+    ADD(&training, "--batch", "16");
     heading(d, "DPO: rather short, right and in the language asked");
     return run(d, training.words, err);
 }
 
-static void add_share(mm_table *table, mm_share share)
+// The newest share of a metric among a run's results.
+static const mm_result *find_share(const mm_result *results, size_t n, const char *metric)
 {
-    const double percent = 100.0 / (double)share.n;
-    const mm_interval interval = mm_wilson_interval(share.correct, share.n);
-    mm_table_cell(table, "%.0f %%", (double)share.correct * percent);
-    mm_table_cell(table, "%.0f-%.0f", 100 * interval.low, 100 * interval.high);
+    const mm_result *found = NULL;
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(results[i].metric, metric) == 0 && results[i].correct >= 0) found = &results[i];
+    return found;
 }
 
-static mm_status print_scores(const demo *d, const mm_demo_score *scores, mm_err *err)
+static mm_status add_scores(mm_table *table, mm_store *store, const char *run, mm_err *err)
 {
-    static const char *const HEADERS[] = {"run",  "number right", "95 %", "language kept",
-                                          "95 %", "its name",     "95 %"};
-    mm_table *table = NULL;
-    MM_TRY(mm_table_new(&table, HEADERS, sizeof HEADERS / sizeof HEADERS[0], err));
-    mm_table_indent(table, 2);
-    for (int i = 0; i < N_RUNS; i++) {
-        mm_table_cell(table, "%s", RUNS[i]);
-        add_share(table, scores[i].exact);
-        add_share(table, scores[i].language);
-        add_share(table, scores[i].named);
+    static const char *const METRICS[] = {"number_match", "contains_match",
+                                          "preference_accuracy/alone"};
+    mm_arena arena = {0};
+    mm_result *results = NULL;
+    size_t n = 0;
+    int64_t id = 0;
+    mm_status status = MM_OK;
+    MM_GO(mm_store_resolve_run(store, run, &id, err));
+    MM_GO(mm_store_results(store, id, &arena, &results, &n, err));
+    mm_table_cell(table, "%s", run);
+    for (size_t i = 0; i < sizeof METRICS / sizeof METRICS[0]; i++) {
+        const mm_result *share = find_share(results, n, METRICS[i]);
+        if (!share) {
+            status = MM_FAIL(err, MM_ENOTFOUND, "%s has no %s on record", run, METRICS[i]);
+            goto done;
+        }
+        mm_table_cell(table, "%.0f %%", 100 * share->value);
+        mm_table_cell(table, "%.0f-%.0f", 100 * share->low, 100 * share->high);
     }
+done:
+    mm_arena_drop(&arena);
+    return status;
+}
+
+static mm_status print_scores(const demo *d, mm_err *err)
+{
+    static const char *const HEADERS[] = {"run",  "number right", "95 %", "its name",
+                                          "95 %", "prefers",      "95 %"};
+    mm_table *table = NULL;
+    mm_store *store = NULL;
+    mm_status status = MM_OK;
+    MM_GO(mm_store_open(&store, d->context.db_path, MM_STORE_READ, err));
+    MM_GO(mm_table_new(&table, HEADERS, sizeof HEADERS / sizeof HEADERS[0], err));
+    mm_table_indent(table, 2);
+    for (int i = 0; i < N_RUNS; i++)
+        MM_GO(add_scores(table, store, RUNS[i], err));
     mm_table_print(table, &d->context);
     mm_out_flush();
-    mm_say(&d->context,
-           "  Shares of right answers, with Wilson's 95 %% interval. None of the questions stood "
-           "in the training data.");
-    return MM_OK;
+    mm_say(&d->context, "  Shares of held-out questions, with Wilson's 95 %% interval: the sum is "
+                        "right; the answer");
+    mm_say(&d->context, "  holds the name; of two answers the better one is the likelier.");
+done:
+    mm_store_close(store);
+    return status;
 }
 
-// Held-out questions to each run: before and after every stage.
+// How many pairs DPO moved, which says more than how many it turned: most long answers were the
+// unlikelier ones before.
+static mm_status say_moved(const demo *d, mm_err *err)
+{
+    mm_arena arena = {0};
+    mm_store *store = NULL;
+    mm_result *results = NULL;
+    size_t n = 0;
+    int64_t id = 0;
+    mm_status status = MM_OK;
+    MM_GO(mm_store_open(&store, d->context.db_path, MM_STORE_READ, err));
+    MM_GO(mm_store_resolve_run(store, DPO, &id, err));
+    MM_GO(mm_store_results(store, id, &arena, &results, &n, err));
+    const mm_result *share = find_share(results, n, "preference_accuracy");
+    if (share)
+        mm_say(&d->context,
+               "  DPO moved %.0f %% (%.0f-%.0f) of the pairs towards the better answer; without "
+               "it a pair stays.",
+               100 * share->value, 100 * share->low, 100 * share->high);
+done:
+    mm_store_close(store);
+    mm_arena_drop(&arena);
+    return status;
+}
+
+static void add_eval(command *c, demo *d, const char *const *runs)
+{
+    ADD(c, "--db", d->context.db_path, "eval");
+    add_words(c, runs);
+    ADD(c, "--cache", d->cache, "--threads", d->threads);
+}
+
+// Held-out questions to each run: before and after every stage. Only shares are shown; the answers
+// are in the report.
 static mm_status ask_all(demo *d, mm_err *err)
 {
-    const mm_demo_questions questions = {.arithmetic = data_file(d, "arithmetic", "_val"),
-                                         .persona = data_file(d, "persona", "_val"),
-                                         .limit = QUESTIONS,
-                                         .threads = (int32_t)strtol(d->threads, NULL, 10)};
-    mm_demo_score scores[N_RUNS];
-    mm_store *store = NULL;
+    command sums = {0};
+    command names = {0};
+    command moved = {0};
+    const char *pairs = data_file(d, "preference", "_val");
+    add_eval(&sums, d, RUNS);
+    ADD(&sums, "--data", pairs, "--reference", "none", "--seq-len", "256", "--limit", "200");
+    ADD(&sums, "--prompts", data_file(d, "arithmetic", "_val"), "--match", "number");
+    ADD(&sums, "--max-new-tokens", "32");
+    add_eval(&names, d, RUNS);
+    ADD(&names, "--prompts", data_file(d, "persona", "_val"), "--match", "contains");
+    ADD(&names, "--max-new-tokens", "32", "--no-loss");
+    add_eval(&moved, d, (const char *const[]){DPO, NULL});
+    ADD(&moved, "--data", pairs, "--seq-len", "256", "--limit", "200");
     heading(d, "Before and after: the same held-out questions to each of them, answered greedily");
-    mm_status status = mm_store_open(&store, d->context.db_path, MM_STORE_WRITE, err);
-    for (int i = 0; i < N_RUNS && status == MM_OK; i++)
-        status = mm_demo_score_run(store, RUNS[i], &questions, &scores[i], err);
-    mm_store_close(store);
-    return status == MM_OK ? print_scores(d, scores, err) : status;
+    MM_TRY(run_to(d, sums.words, MM_CHILD_TO_NOWHERE, err));
+    MM_TRY(run_to(d, names.words, MM_CHILD_TO_NOWHERE, err));
+    MM_TRY(run_to(d, moved.words, MM_CHILD_TO_NOWHERE, err));
+    MM_TRY(print_scores(d, err));
+    return say_moved(d, err);
 }
 
 static mm_status report(demo *d, const char *path, mm_err *err)

@@ -358,7 +358,7 @@ static mm_status run_arm(const mm_context *context, const mm_run_info *run, cons
         arguments[n++] = cache;
     }
     arguments[n] = NULL;
-    MM_TRY(mm_child_start(context, arguments, true, &pid, err));
+    MM_TRY(mm_child_start(context, arguments, MM_CHILD_TO_STDERR, &pid, err));
     return mm_child_wait(pid, code, err);
 }
 

@@ -267,7 +267,8 @@ static mm_status preference_of(const mm_config *config, mm_preference *out, mm_e
     return mm_preference_kind_parse(kind, &out->kind, err);
 }
 
-// --reference, or what a dpo run started from; nothing is loaded where there is neither.
+// --reference, or what a dpo run started from; nothing is loaded where there is neither, or "none"
+// is asked for.
 static mm_status load_reference(const mm_eval *eval, mm_loaded *out, mm_err *err)
 {
     const mm_run_info *run = &eval->loaded.run;
@@ -278,7 +279,7 @@ static mm_status load_reference(const mm_eval *eval, mm_loaded *out, mm_err *err
                  run->parent_id, run->parent_step);
         name = parent;
     }
-    if (!name) return MM_OK;
+    if (!name || strcmp(name, "none") == 0) return MM_OK;
     const mm_status status = mm_load_run(out, eval->store, name, err);
     if (status != MM_OK) {
         mm_err_context(err, "reference %s", name);
@@ -296,9 +297,12 @@ static mm_status add_pair_score(mm_eval *eval, const held_out *data, const mm_pa
     const struct {
         const char *metric;
         double value;
-    } rows[] = {{"preference_margin", score->margin}, {"val_loss", score->loss}};
-    MM_TRY(mm_eval_add_share(eval, data->task, "preference_accuracy", score->correct, score->pairs,
-                             data->sha256, err));
+    } rows[] = {{reference ? "preference_margin" : "preference_margin/alone", score->margin},
+                {"val_loss", score->loss}};
+    // Without a reference it is another question, so another number.
+    MM_TRY(mm_eval_add_share(eval, data->task,
+                             reference ? "preference_accuracy" : "preference_accuracy/alone",
+                             score->correct, score->pairs, data->sha256, err));
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         if (isnan(rows[i].value) && i == 1) continue; // a loss that needs a reference
         const mm_result result = {.task = data->task,
@@ -338,7 +342,7 @@ static mm_status score_pairs(mm_eval *eval, const held_out *data, mm_err *err)
     MM_GO(mm_engine_new(&engine, eval->loaded.model, &options, err));
     if (other.model)
         MM_GO(mm_engine_new(&reference, other.model, &options, err));
-    else
+    else if (!mm_args_has(eval->args, "reference"))
         mm_say(eval->context,
                "%s: without --reference RUN the answers are compared by their own "
                "log-probabilities.",

@@ -1,7 +1,8 @@
 /* mmrun eval --prompts: answers to the prompts of a file, recorded side by side for every stage,
  * and scored where the right answer is known.
  *
- * The file holds a prompt per line, or rows {"prompt": TEXT, "expected"?: TEXT or number}. */
+ * The file holds a prompt per line, rows {"prompt": TEXT, "expected"?: TEXT or number}, or
+ * conversations {"conversations": [{"role": "user", "content": TEXT}, …], "gt"?: [TEXT]}. */
 #include "runner/eval_parts.h"
 #include "runner/match.h"
 
@@ -81,15 +82,37 @@ static mm_status expected_text(const json_t *value, mm_str *out, const char **te
     return mm_str_check(out, err);
 }
 
+static mm_status read_pair(const json_t *root, const char **prompt, const json_t **right,
+                           mm_err *err)
+{
+    *prompt = json_string_value(json_object_get(root, "prompt"));
+    *right = json_object_get(root, "expected");
+    if (*prompt && **prompt) return MM_OK;
+    return MM_FAIL(err, MM_EFORMAT, "prompt: expected a text, as in {\"prompt\": \"…\"}");
+}
+
+// The first question of a conversation; its right answer is the first of "gt".
+static mm_status read_conversation(const json_t *root, const char **prompt, const json_t **right,
+                                   mm_err *err)
+{
+    const json_t *first = json_array_get(json_object_get(root, "conversations"), 0);
+    const char *role = json_string_value(json_object_get(first, "role"));
+    *prompt = json_string_value(json_object_get(first, "content"));
+    *right = json_array_get(json_object_get(root, "gt"), 0);
+    if (role && strcmp(role, "user") == 0 && *prompt && **prompt) return MM_OK;
+    return MM_FAIL(err, MM_EFORMAT, "conversations: expected a user's question at their beginning");
+}
+
 static mm_status add_row(prompt_list *list, const json_t *root, mm_err *err)
 {
-    const char *prompt = json_string_value(json_object_get(root, "prompt"));
+    const char *prompt = NULL;
     const char *expected = NULL;
+    const json_t *right = NULL;
     mm_str number = {0};
     mm_status status = MM_OK;
-    if (!prompt || !*prompt)
-        return MM_FAIL(err, MM_EFORMAT, "prompt: expected a text, as in {\"prompt\": \"…\"}");
-    MM_GO(expected_text(json_object_get(root, "expected"), &number, &expected, err));
+    MM_TRY(json_object_get(root, "conversations") ? read_conversation(root, &prompt, &right, err)
+                                                  : read_pair(root, &prompt, &right, err));
+    MM_GO(expected_text(right, &number, &expected, err));
     MM_GO(add_prompt(list, prompt, strlen(prompt), expected, err));
 done:
     mm_str_drop(&number);

@@ -84,7 +84,9 @@ static void add_option_left(mm_str *out, const mm_option *option)
 static void add_option_right(mm_str *out, const mm_option *option)
 {
     mm_str_add(out, option->help ? option->help : "");
-    if (option->choices) {
+    // "fp32|bf16" beside the name says it already.
+    const bool is_said = option->value && strchr(option->value, '|');
+    if (option->choices && !is_said) {
         mm_str_add(out, out->length > 0 ? ": " : "");
         const char *separator = "";
         const char *at = option->choices;
