@@ -6,6 +6,7 @@
  * that the run started from. */
 #include "core/base/json.h"
 #include "runner/load.h"
+#include "runner/train.h"
 #include "runner/train_parts.h"
 
 #include <inttypes.h>
@@ -194,8 +195,11 @@ mm_status mm_session_restore(mm_session *s, mm_err *err)
     const bool has_start = find_start(s, &start, &why) == MM_OK;
     // Said before the run is claimed: it stays as it is.
     if (!has_start && s->needs_start && s->at.step < s->steps)
-        return MM_FAIL(err, MM_ENOTFOUND, "%s needs the weights the run started from: %.512s",
-                       s->run.stage, why.message);
+        return MM_FAIL(err, MM_ENOTFOUND,
+                       "%s needs the weights the run started from: %.512s\n"
+                       "`mmrun %s --from %s …` begins another run where this one is",
+                       s->run.stage, why.message, s->run.stage,
+                       mm_shell_text(&s->arena, s->run.name));
     if (mm_model_first_trained(s->model) == 0) return MM_OK;
     // Where the parent is gone, the run's own checkpoint has the same base.
     s->base_id = has_start && start.id ? start.id : s->restored.id;

@@ -258,8 +258,10 @@ static mm_status choose_documents(mm_batcher *batcher, mm_err *err)
     if (batcher->n_documents > 0) return MM_OK;
     if (!keys.is_any)
         return MM_FAIL(err, MM_EFORMAT,
-                       "%s: none of %u rows has anything to learn within max_seq_len %d",
-                       mm_token_cache_path(batcher->caches[0]), total, options->seq_len);
+                       "none of %u rows has anything to learn within max_seq_len %d\n"
+                       "`mmrun data show FILE --tokenizer RUN --seq-len %d` shows what of them is "
+                       "learned; a longer --seq-len may reach more",
+                       total, options->seq_len, options->seq_len);
     return MM_FAIL(err, MM_EFORMAT, "none of the %u documents is on the validation side (share %g)",
                    total, options->val_fraction);
 }
