@@ -26,7 +26,8 @@ const mm_option mm_eval_options[] = {
     {.name = "reference",
      .type = MM_OPTION_TEXT,
      .value = "RUN",
-     .help = "of preference pairs (what a dpo run started from)"},
+     .help = "of preference pairs (what a dpo run started from); none: the run's own "
+             "log-probabilities decide"},
     {.name = "limit",
      .type = MM_OPTION_INT,
      .value = "ROWS",
@@ -74,7 +75,8 @@ const mm_option mm_eval_options[] = {
      .type = MM_OPTION_PATH,
      .value = "FILE",
      .group = "Prompts",
-     .help = "to answer: one per line, or rows {\"prompt\", \"expected\"?}"},
+     .help = "to answer: one per line, rows {\"prompt\", \"expected\"?} or conversations with "
+             "\"gt\""},
     {.name = "match",
      .type = MM_OPTION_CHOICE,
      .value = "HOW",
@@ -263,7 +265,16 @@ static mm_status fill_row(mm_table *table, const mm_eval *evals, size_t n, const
 {
     mm_table_cell(table, "%s", like->task);
     mm_table_cell(table, "%s", like->metric);
-    mm_table_cell(table, "%" PRId64, like->n);
+    // What runs held out may differ in length; then each has another n.
+    bool is_same = true;
+    for (size_t i = 0; i < n; i++) {
+        const mm_result *r = find_result(&evals[i], like);
+        is_same &= !r || r->n == like->n;
+    }
+    if (is_same)
+        mm_table_cell(table, "%" PRId64, like->n);
+    else
+        mm_table_cell(table, "differs");
     for (size_t i = 0; i < n; i++) {
         const mm_result *r = find_result(&evals[i], like);
         char text[64] = "-";
@@ -273,8 +284,17 @@ static mm_status fill_row(mm_table *table, const mm_eval *evals, size_t n, const
     return MM_OK;
 }
 
+// Whether an earlier run has the same result, so that its row stands in the table already.
+static bool is_listed(const mm_eval *evals, size_t of, const mm_result *like)
+{
+    for (size_t before = 0; before < of; before++)
+        if (find_result(&evals[before], like)) return true;
+    return false;
+}
+
 // A row per result, a column per run.
-static mm_status print_table(const mm_context *context, const mm_eval *evals, size_t n, mm_err *err)
+static mm_status print_side_by_side(const mm_context *context, const mm_eval *evals, size_t n,
+                                    mm_err *err)
 {
     const size_t n_fixed = 3;
     mm_table *table = NULL;
@@ -290,15 +310,53 @@ static mm_status print_table(const mm_context *context, const mm_eval *evals, si
     for (size_t of = 0; of < n; of++)
         for (size_t i = 0; i < evals[of].n_results; i++) {
             const mm_result *like = &evals[of].results[i];
-            bool is_new = true;
-            for (size_t before = 0; before < of; before++)
-                is_new &= !find_result(&evals[before], like);
-            if (is_new) MM_GO(fill_row(table, evals, n, like));
+            if (!is_listed(evals, of, like)) MM_GO(fill_row(table, evals, n, like));
         }
     mm_table_print(table, context);
 done:
     mm_free((void *)headers);
     return status;
+}
+
+// A row per result and run, for terminals on which the columns would not fit.
+static mm_status print_below_each_other(const mm_context *context, const mm_eval *evals, size_t n,
+                                        mm_err *err)
+{
+    static const char *const HEADERS[] = {"task", "run", "n", "value"};
+    mm_table *table = NULL;
+    const char *task = NULL;
+    MM_TRY(mm_table_new(&table, HEADERS, sizeof HEADERS / sizeof HEADERS[0], err));
+    for (size_t of = 0; of < n; of++)
+        for (size_t i = 0; i < evals[of].n_results; i++) {
+            const mm_result *like = &evals[of].results[i];
+            if (is_listed(evals, of, like)) continue;
+            if (!task || strcmp(task, like->task) != 0) {
+                mm_table_cell(table, "%s", like->task);
+                for (size_t blank = 1; blank < sizeof HEADERS / sizeof HEADERS[0]; blank++)
+                    mm_table_cell(table, " ");
+            }
+            task = like->task;
+            for (size_t run = of; run < n; run++) {
+                const mm_result *r = find_result(&evals[run], like);
+                char text[64];
+                if (!r) continue;
+                value_text(r, text, sizeof text);
+                mm_table_cell(table, "  %s", run == of ? r->metric : "");
+                mm_table_cell(table, "%s", evals[run].loaded.run.name);
+                mm_table_cell(table, "%" PRId64, r->n);
+                mm_table_cell(table, "%s", text);
+            }
+        }
+    mm_table_print(table, context);
+    return MM_OK;
+}
+
+static mm_status print_table(const mm_context *context, const mm_eval *evals, size_t n, mm_err *err)
+{
+    enum { NAMES = 48, A_VALUE = 25 }; // task, metric and n; a share with its interval
+    const bool fits = context->columns <= 0 || NAMES + n * A_VALUE <= (size_t)context->columns;
+    if (n == 1 || fits) return print_side_by_side(context, evals, n, err);
+    return print_below_each_other(context, evals, n, err);
 }
 
 static bool print_loss(const mm_eval *eval)

@@ -81,9 +81,9 @@ static void hint_at_chance(const mm_eval *eval, const tally *all, const char *ta
     if (!overall || chance < overall->low || chance > overall->high) return;
     mm_say(eval->context,
            "%s, %s: not told apart from guessing, which gets %.1f %% (interval %.1f to %.1f %%, "
-           "%" PRId64 " questions).",
+           "%" PRId64 " question%s).",
            eval->loaded.run.name, task, 100 * chance, 100 * overall->low, 100 * overall->high,
-           all->n);
+           all->n, all->n == 1 ? "" : "s");
 }
 
 // Counts, keeps and says what was right.

@@ -298,7 +298,7 @@ static mm_status add_pair_score(mm_eval *eval, const held_out *data, const mm_pa
         const char *metric;
         double value;
     } rows[] = {{reference ? "preference_margin" : "preference_margin/alone", score->margin},
-                {"val_loss", score->loss}};
+                {"preference_loss", score->loss}};
     // Without a reference it is another question, so another number.
     MM_TRY(mm_eval_add_share(eval, data->task,
                              reference ? "preference_accuracy" : "preference_accuracy/alone",

@@ -171,13 +171,25 @@ done:
 /* ---- answers -----------------------------------------------------------------------------------
  */
 
+// A line of its own for each: a line's end within is written as it would be in C.
+static void add_in_line(mm_str *out, const char *text, size_t length)
+{
+    const char *end = text + length;
+    while (text < end) {
+        const char *stop = memchr(text, '\n', (size_t)(end - text));
+        mm_utf8_add_printable(out, text, (size_t)((stop ? stop : end) - text));
+        if (stop) mm_str_add(out, "\\n");
+        text = stop ? stop + 1 : end;
+    }
+}
+
 static void show_answer(const mm_eval *eval, const mm_sample *sample, const char *expected,
                         bool is_correct)
 {
     mm_str shown = {0};
-    mm_utf8_add_printable(&shown, sample->prompt, strlen(sample->prompt));
+    add_in_line(&shown, sample->prompt, strlen(sample->prompt));
     mm_str_add(&shown, " → ");
-    mm_utf8_add_printable(&shown, mm_str_text(&sample->text), sample->text.length);
+    add_in_line(&shown, mm_str_text(&sample->text), sample->text.length);
     mm_out_text(&shown);
     mm_str_drop(&shown);
     if (expected) {

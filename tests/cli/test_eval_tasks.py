@@ -283,6 +283,16 @@ class TestEvalTasks(harness.CliTest):
         table = self.run_mmrun("eval", "base", "taught", "--data", data).out
         self.assertRegex(table, "task +metric +n +base +taught\n")
 
+    def test_conversations_with_their_answer_are_prompts(self):
+        question, (right, _) = next(iter(FACTS.items()))
+        rows = [{**conversation(question, "?"), "gt": [right]}, conversation(question, "?")]
+        asked = self.eval("taught", "--prompts", self.write("gt.jsonl", lines_of(rows)))
+        self.assertEqual((asked["prompts"]["n"], asked["prompts"]["correct"]), (1, 1))
+        self.assertEqual([g["prompt"] for g in asked["generations"]], [question, question])
+        self.write("bad.jsonl", lines_of([{"conversations": [{"role": "user"}], "gt": ["1"]}]))
+        self.run_mmrun("eval", "taught", "--prompts", "bad.jsonl", "--no-loss", expect=2,
+                       err="bad.jsonl line 1.*a user's question")  # fmt: skip
+
     def test_pairs(self):
         pairs = self.write(
             "pairs.jsonl",
@@ -320,6 +330,17 @@ class TestEvalTasks(harness.CliTest):
         )  # fmt: skip
         held = self.run_mmrun("eval", "chosen", "--json").json()
         self.assertEqual(held["preference"]["reference"], "base")
+        # Without a reference every stage is asked the same, under a name of its own.
+        alone = self.run_mmrun(
+            "eval", "chosen", "taught", "--data", pairs, "--reference", "none", "--json"
+        ).json()["runs"]
+        self.assertEqual([run["preference"]["reference"] for run in alone], [None, None])
+        self.assertEqual(alone[1]["preference"]["margin"], plain["preference"]["margin"])
+        self.assertEqual(
+            [row["metric"] for row in alone[0]["results"]],
+            ["preference_accuracy/alone", "preference_margin/alone"],
+        )
+        self.assertEqual(held["results"][2]["metric"], "preference_loss")
         self.assertAlmostEqual(
             held["val_loss"],
             self.value(
