@@ -85,7 +85,8 @@ static inline vec attention_exp2(vec x)
 #else
     // Adding 1.5 * 2^23 rounds to an integer that sits in the low bits of the sum; the polynomial
     // is the minimax one for |r| <= 1/2. Where x is too low everything but the last line is
-    // meaningless.
+    // meaningless, and the integer may be any: unsigned, so that it wraps.
+    typedef uint32_t word_lanes __attribute__((vector_size(MM_VECTOR_BYTES)));
     const float shifter = 0x1.8p23f;
     const vec shifted = x + shifter;
     const vec r = x - (shifted - shifter);
@@ -94,7 +95,7 @@ static inline vec attention_exp2(vec x)
     y = y * r + 2.4022120e-1f;
     y = y * r + 6.9314697e-1f;
     y = y * r + 1.0f;
-    y *= (vec)(((ivec)shifted - 0x4B400000 + 127) << 23);
+    y *= (vec)(((word_lanes)shifted - 0x4B400000 + 127) << 23);
     return (vec)((ivec)y & ~(ivec)(x < -126.0f));
 #endif
 }
