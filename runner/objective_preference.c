@@ -63,19 +63,19 @@ static mm_status open_pairs(mm_session *s, mm_err *err)
 
 // ---- the reference pass ------------------------------------------------------------------------
 
-// The answers of one epoch from a position on.
+// The answers of one epoch from a position on, while any of the `total` steps of rows are left.
 static mm_status add_epoch(mm_session *s, mm_batcher *batcher, mm_data_position *position,
-                           int64_t *steps, uint64_t total, mm_err *err)
+                           int64_t *left, int64_t total, mm_err *err)
 {
     const preferring *p = s->objective_state;
     const int64_t epoch = position->epoch;
     const mm_batch *batch = NULL;
-    while (position->epoch == epoch && *steps > 0) {
+    while (position->epoch == epoch && *left > 0) {
         MM_TRY(mm_batcher_get(batcher, position, &batch, err));
         MM_TRY(mm_reference_add(p->reference, s->engine, batch, err));
-        *steps -= batch->ends_step;
-        mm_progress_count(s->progress, (uint64_t)mm_reference_count(p->reference), total,
-                          "reference answers");
+        *left -= batch->ends_step;
+        mm_progress_count(s->progress, (uint64_t)(total - *left), (uint64_t)total,
+                          "reference steps");
         if (mm_signals_stop() != 0)
             return MM_FAIL(err, MM_ECANCELED, "stopped by signal %d before step %lld",
                            mm_signals_stop(), (long long)s->at.step + 1);
@@ -83,29 +83,22 @@ static mm_status add_epoch(mm_session *s, mm_batcher *batcher, mm_data_position 
     return MM_OK;
 }
 
-// Answers that the pass will score, about: another epoch may draw other variants of them.
-static uint64_t expected_answers(const mm_session *s)
-{
-    const int64_t per_step =
-        mm_config_int(s->config, "batch_size") * mm_config_int(s->config, "accumulation_steps");
-    const int64_t pairs = mm_batcher_documents(s->train);
-    const int64_t steps = s->steps - s->at.step;
-    int64_t total = steps < pairs / per_step ? steps * per_step : pairs;
-    if (s->val) total += mm_batcher_documents(s->val);
-    return 2 * (uint64_t)total;
-}
-
+// How many answers there are is not known before: another epoch may draw other variants of them.
+// Steps are, and each is one of the run's or, ahead of them, as many held-out pairs.
 static mm_status prepare_reference(mm_session *s, mm_err *err)
 {
     const preferring *p = s->objective_state;
-    const uint64_t total = expected_answers(s);
-    int64_t val_steps = INT64_MAX;
-    int64_t steps = s->steps - s->at.step;
+    int64_t left = s->steps - s->at.step;
+    int64_t val_steps = 0;
+    if (s->val) MM_TRY(mm_batcher_epoch_steps(s->val, 0, &val_steps, err));
+    left += val_steps;
+    const int64_t total = left;
     mm_data_position at = {0};
-    if (s->val) MM_TRY(add_epoch(s, s->val, &at, &val_steps, total, err));
+    if (s->val) MM_TRY(add_epoch(s, s->val, &at, &left, total, err));
+    MM_ASSERT(left == total - val_steps);
     at = s->at.data;
-    while (steps > 0)
-        MM_TRY(add_epoch(s, s->train, &at, &steps, total, err));
+    while (left > 0)
+        MM_TRY(add_epoch(s, s->train, &at, &left, total, err));
     return mm_reference_flush(p->reference, s->engine, err);
 }
 

@@ -67,8 +67,6 @@ void mm_reference_free(mm_reference *reference)
     mm_free(reference);
 }
 
-int64_t mm_reference_count(const mm_reference *reference) { return (int64_t)reference->n_used; }
-
 static mm_status key_of(const mm_batch *batch, int32_t segment, uint8_t key[KEY_BYTES], mm_err *err)
 {
     mm_sha256 hash;

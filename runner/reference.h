@@ -21,8 +21,6 @@ void mm_reference_free(mm_reference *reference);
 MM_NODISCARD mm_status mm_reference_add(mm_reference *reference, mm_engine *engine,
                                         const mm_batch *batch, mm_err *err);
 MM_NODISCARD mm_status mm_reference_flush(mm_reference *reference, mm_engine *engine, mm_err *err);
-/* Answers that are known. */
-int64_t mm_reference_count(const mm_reference *reference);
 /* Log-probability of a segment that was made known. One that was not is MM_ENOTFOUND. */
 MM_NODISCARD mm_status mm_reference_find(const mm_reference *reference, const mm_batch *batch,
                                          int32_t segment, double *logprob, mm_err *err);
