@@ -300,12 +300,12 @@ mm_status mm_row_report_check(const mm_row_report *report, const char *path, boo
         if (report->bad_by_reason[i] > 0)
             mm_str_addf(&reasons, "%s%lld %s", reasons.length ? ", " : "",
                         (long long)report->bad_by_reason[i], REASON_TEXTS[i]);
-    const mm_status status =
-        MM_FAIL(err, MM_EFORMAT, "%s: %lld of %lld rows are bad (%s; first at %s %lld: %s, %s)%s",
-                path, (long long)report->bad, (long long)rows, mm_str_text(&reasons), unit,
-                (long long)report->first[0].line, REASON_TEXTS[report->first[0].reason],
-                report->first[0].detail,
-                report->rows > 0 ? "\n--on-bad-row skip goes on without them" : "");
+    const mm_status status = MM_FAIL(
+        err, MM_EFORMAT, "%s: %lld of %lld rows are bad (%s; first at %s %lld: %s, %s)%s", path,
+        (long long)report->bad, (long long)rows, mm_str_text(&reasons), unit,
+        (long long)report->first[0].line, REASON_TEXTS[report->first[0].reason],
+        report->first[0].detail,
+        report->rows > 0 ? "\ntraining and eval go on without them with --on-bad-row skip" : "");
     mm_str_drop(&reasons);
     return status;
 }
