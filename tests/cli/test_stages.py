@@ -244,7 +244,8 @@ class TestPreferences(StageTest):
         # Nothing moves, so that each pair of each epoch has the loss of the first one.
         for compat in ("off", "minimind"):
             run = self.train("dpo", "dpo.jsonl", "--drop-think-share", 0.5, "--lr", 0, "--epochs",
-                             3, "--batch", 5, "--compat", compat)
+                             3, "--batch", 5, "--compat", compat,
+                             err=r"(?s)reference steps=(\d+)/\1\n(?!.*reference steps)")
             losses = self.curve(run, "loss")
             self.assertGreaterEqual(len(losses), 30)
             for loss in losses:
