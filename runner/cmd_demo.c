@@ -383,8 +383,8 @@ done:
     return status;
 }
 
-// How many pairs DPO moved, which says more than how many it turned: most long answers were the
-// unlikelier ones before.
+// How many pairs DPO moved, which says more than how many it turned: a long bad answer is the
+// unlikelier one before any training.
 static mm_status say_moved(const demo *d, mm_err *err)
 {
     mm_arena arena = {0};
@@ -398,10 +398,10 @@ static mm_status say_moved(const demo *d, mm_err *err)
     MM_GO(mm_store_results(store, id, &arena, &results, &n, err));
     const mm_result *share = find_share(results, n, "preference_accuracy");
     if (share)
-        mm_say(&d->context,
-               "  DPO moved %.0f %% (%.0f-%.0f) of the pairs towards the better answer; without "
-               "it a pair stays.",
-               100 * share->value, 100 * share->low, 100 * share->high);
+        mm_say(
+            &d->context,
+            "  Beside demo-sft, %.0f %% (%.0f-%.0f) of the pairs moved towards the better answer.",
+            100 * share->value, 100 * share->low, 100 * share->high);
 done:
     mm_store_close(store);
     mm_arena_drop(&arena);
