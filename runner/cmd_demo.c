@@ -327,18 +327,26 @@ static mm_status teach_preference(demo *d, mm_err *err)
 }
 
 // The newest share of a metric among a run's results.
-static const mm_result *find_share(const mm_result *results, size_t n, const char *metric)
+static const mm_result *find_share(const mm_result *results, size_t n, const char *task,
+                                   const char *metric)
 {
     const mm_result *found = NULL;
     for (size_t i = 0; i < n; i++)
-        if (strcmp(results[i].metric, metric) == 0 && results[i].correct >= 0) found = &results[i];
+        if (strcmp(results[i].metric, metric) == 0 && results[i].correct >= 0 &&
+            strncmp(results[i].task, task, strlen(task)) == 0)
+            found = &results[i];
     return found;
 }
 
 static mm_status add_scores(mm_table *table, mm_store *store, const char *run, mm_err *err)
 {
-    static const char *const METRICS[] = {"number_match", "contains_match",
-                                          "preference_accuracy/alone"};
+    static const struct {
+        const char *task;
+        const char *metric;
+    } COLUMNS[] = {{"arithmetic", "number_match"},
+                   {"arithmetic", "language_match"},
+                   {"persona", "contains_match"},
+                   {"preference", "preference_accuracy/alone"}};
     mm_arena arena = {0};
     mm_result *results = NULL;
     size_t n = 0;
@@ -347,10 +355,10 @@ static mm_status add_scores(mm_table *table, mm_store *store, const char *run, m
     MM_GO(mm_store_resolve_run(store, run, &id, err));
     MM_GO(mm_store_results(store, id, &arena, &results, &n, err));
     mm_table_cell(table, "%s", run);
-    for (size_t i = 0; i < sizeof METRICS / sizeof METRICS[0]; i++) {
-        const mm_result *share = find_share(results, n, METRICS[i]);
+    for (size_t i = 0; i < sizeof COLUMNS / sizeof COLUMNS[0]; i++) {
+        const mm_result *share = find_share(results, n, COLUMNS[i].task, COLUMNS[i].metric);
         if (!share) {
-            status = MM_FAIL(err, MM_ENOTFOUND, "%s has no %s on record", run, METRICS[i]);
+            status = MM_FAIL(err, MM_ENOTFOUND, "%s has no %s on record", run, COLUMNS[i].metric);
             goto done;
         }
         mm_table_cell(table, "%.0f %%", 100 * share->value);
@@ -363,8 +371,8 @@ done:
 
 static mm_status print_scores(const demo *d, mm_err *err)
 {
-    static const char *const HEADERS[] = {"run",  "number right", "95 %", "its name",
-                                          "95 %", "prefers",      "95 %"};
+    static const char *const HEADERS[] = {"run",  "number right", "95 %",    "language", "95 %",
+                                          "name", "95 %",         "prefers", "95 %"};
     mm_table *table = NULL;
     mm_store *store = NULL;
     mm_status status = MM_OK;
@@ -377,7 +385,8 @@ static mm_status print_scores(const demo *d, mm_err *err)
     mm_out_flush();
     mm_say(&d->context, "  Shares of held-out questions, with Wilson's 95 %% interval: the sum is "
                         "right; the answer");
-    mm_say(&d->context, "  holds the name; of two answers the better one is the likelier.");
+    mm_say(&d->context, "  is in the question's language; it holds the name; of two answers the "
+                        "better one is the likelier.");
 done:
     mm_store_close(store);
     return status;
@@ -396,7 +405,7 @@ static mm_status say_moved(const demo *d, mm_err *err)
     MM_GO(mm_store_open(&store, d->context.db_path, MM_STORE_READ, err));
     MM_GO(mm_store_resolve_run(store, DPO, &id, err));
     MM_GO(mm_store_results(store, id, &arena, &results, &n, err));
-    const mm_result *share = find_share(results, n, "preference_accuracy");
+    const mm_result *share = find_share(results, n, "preference", "preference_accuracy");
     if (share)
         mm_say(
             &d->context,

@@ -1,5 +1,6 @@
 /* mmrun eval --prompts: answers to the prompts of a file, recorded side by side for every stage,
- * and scored where the right answer is known.
+ * and scored where the right answer is known. Of all it is counted how many are in the language of
+ * their prompt, as far as the script tells.
  *
  * The file holds a prompt per line, rows {"prompt": TEXT, "expected"?: TEXT or number}, or
  * conversations {"conversations": [{"role": "user", "content": TEXT}, …], "gt"?: [TEXT]}. */
@@ -210,6 +211,8 @@ typedef struct answering {
     mm_sampling sampling;
     mm_match_kind match;
     int64_t correct;
+    int64_t n_scripts;   // prompts with letters
+    int64_t same_script; // of them, answered in theirs
     json_t *answers;
 } answering;
 
@@ -228,6 +231,9 @@ static mm_status keep_answer(answering *a, size_t i, mm_err *err)
             return status;
         }
     }
+    const mm_script script = mm_script_of(sample->prompt);
+    a->n_scripts += script != MM_SCRIPT_NONE;
+    a->same_script += script != MM_SCRIPT_NONE && mm_script_of(text) == script;
     a->correct += is_correct;
     mm_generation_row row = mm_sample_row(sample->prompt, text, &a->sampling, &sample->generation);
     row.run_id = eval->loaded.run.id;
@@ -285,12 +291,16 @@ static mm_status settle(answering *a, mm_err *err)
     static const char *const NAMES[] = {"exact", "contains", "number"};
     const prompt_list *list = a->list;
     json_object_set(a->eval->json, "generations", a->answers);
-    if (list->n_expected == 0) return MM_OK;
-    json_object_set_new(a->eval->json, "prompts",
-                        json_pack("{s:s,s:s,s:I,s:I}", "task", a->task, "match", NAMES[a->match],
-                                  "n", (json_int_t)list->n_expected, "correct",
-                                  (json_int_t)a->correct));
-    return mm_eval_add_share(a->eval, a->task, METRICS[a->match], a->correct, list->n_expected,
+    if (list->n_expected > 0) {
+        json_object_set_new(a->eval->json, "prompts",
+                            json_pack("{s:s,s:s,s:I,s:I}", "task", a->task, "match",
+                                      NAMES[a->match], "n", (json_int_t)list->n_expected, "correct",
+                                      (json_int_t)a->correct));
+        MM_TRY(mm_eval_add_share(a->eval, a->task, METRICS[a->match], a->correct, list->n_expected,
+                                 list->sha256, err));
+    }
+    if (a->n_scripts == 0) return MM_OK;
+    return mm_eval_add_share(a->eval, a->task, "language_match", a->same_script, a->n_scripts,
                              list->sha256, err);
 }
 

@@ -98,6 +98,43 @@ static bool last_number(const char *text, double *value)
     return is_found;
 }
 
+static bool is_latin(uint32_t code)
+{
+    return (code >= 'a' && code <= 'z') || (code >= 'A' && code <= 'Z');
+}
+
+// The unified ideographs and their first extension.
+static bool is_han(uint32_t code)
+{
+    return (code >= 0x4E00 && code <= 0x9FFF) || (code >= 0x3400 && code <= 0x4DBF);
+}
+
+static const char *behind_thoughts(const char *answer)
+{
+    for (const char *at = strstr(answer, THINK_CLOSE); at; at = strstr(answer, THINK_CLOSE))
+        answer = at + strlen(THINK_CLOSE);
+    return answer;
+}
+
+// An ideograph says about as much as a word: letters are weighed accordingly.
+mm_script mm_script_of(const char *text)
+{
+    enum { LETTERS_PER_IDEOGRAPH = 4 };
+    text = behind_thoughts(text);
+    const size_t bytes = strlen(text);
+    int64_t latin = 0;
+    int64_t han = 0;
+    for (size_t at = 0; at < bytes;) {
+        uint32_t code;
+        const int length = mm_utf8_next(text + at, bytes - at, &code);
+        at += length > 0 ? (size_t)length : 1;
+        latin += length > 0 && is_latin(code);
+        han += length > 0 && is_han(code);
+    }
+    if (latin == 0 && han == 0) return MM_SCRIPT_NONE;
+    return LETTERS_PER_IDEOGRAPH * han > latin ? MM_SCRIPT_HAN : MM_SCRIPT_LATIN;
+}
+
 static mm_status compare(mm_match_kind kind, const char *answer, const char *expected,
                          bool *is_match, mm_err *err)
 {
@@ -120,9 +157,7 @@ mm_status mm_match(mm_match_kind kind, const char *answer, const char *expected,
     mm_str right = {0};
     mm_status status = MM_OK;
     *is_match = false;
-    for (const char *at = strstr(answer, THINK_CLOSE); at; at = strstr(answer, THINK_CLOSE))
-        answer = at + strlen(THINK_CLOSE);
-    normalise(answer, &left);
+    normalise(behind_thoughts(answer), &left);
     normalise(expected, &right);
     MM_GO(mm_str_check(&left, err));
     MM_GO(mm_str_check(&right, err));

@@ -19,4 +19,9 @@ MM_NODISCARD mm_status mm_match_kind_parse(const char *name, mm_match_kind *out,
 MM_NODISCARD mm_status mm_match(mm_match_kind kind, const char *answer, const char *expected,
                                 bool *is_match, mm_err *err);
 
+/* The script most of a text is written in; texts without letters have none. */
+typedef enum mm_script { MM_SCRIPT_NONE = 0, MM_SCRIPT_LATIN, MM_SCRIPT_HAN } mm_script;
+/* Think blocks are left out. */
+mm_script mm_script_of(const char *text);
+
 #endif

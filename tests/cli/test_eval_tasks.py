@@ -216,6 +216,9 @@ class TestEvalTasks(harness.CliTest):
         self.assertEqual(taught["generations"][4]["correct"], False)
         self.assertNotIn("correct", taught["generations"][5])
         self.assertEqual(taught["results"][0]["metric"], "exact_match")
+        language = taught["results"][1]  # every answer is in the script of its prompt but "hello"'s
+        self.assertEqual((language["metric"], language["n"]), ("language_match", 6))
+        self.assertGreaterEqual(language["correct"], 5)
         rows = self.query(
             "SELECT r.name, g.task, g.prompt_idx, g.expected, g.is_correct FROM generations g"
             " JOIN runs r ON r.id = g.run_id WHERE g.task = 'facts.jsonl'"

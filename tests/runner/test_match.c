@@ -62,6 +62,19 @@ static void test_numbers(void **state)
     assert_non_null(strstr(err.message, "no number in 'two'"));
 }
 
+static void test_scripts(void **state)
+{
+    (void)state;
+    assert_int_equal(mm_script_of("3 + 4 = ?"), MM_SCRIPT_NONE);
+    assert_int_equal(mm_script_of(""), MM_SCRIPT_NONE);
+    assert_int_equal(mm_script_of("What is 3 + 4?"), MM_SCRIPT_LATIN);
+    assert_int_equal(mm_script_of("三加四等于几？"), MM_SCRIPT_HAN);
+    assert_int_equal(mm_script_of("我是 MiniMind，一个助手。"), MM_SCRIPT_HAN);
+    assert_int_equal(mm_script_of("The word 好 means good."), MM_SCRIPT_LATIN);
+    assert_int_equal(mm_script_of("<think>so it is seven</think>七"), MM_SCRIPT_HAN);
+    assert_int_equal(mm_script_of("\xff\xfe好"), MM_SCRIPT_HAN); // stray bytes are no letters
+}
+
 static void test_names(void **state)
 {
     (void)state;
@@ -75,9 +88,8 @@ static void test_names(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_exact_text),
-        cmocka_unit_test(test_contained_text),
-        cmocka_unit_test(test_numbers),
+        cmocka_unit_test(test_exact_text), cmocka_unit_test(test_contained_text),
+        cmocka_unit_test(test_numbers),    cmocka_unit_test(test_scripts),
         cmocka_unit_test(test_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
