@@ -402,14 +402,9 @@ static mm_status print_all(const mm_context *context, mm_eval *evals, size_t n, 
 static mm_status open_store(const mm_context *context, const mm_args *args, mm_store **out,
                             bool *records, mm_err *err)
 {
-    mm_err refused = {0};
     *records = false;
     if (mm_args_has(args, "lora")) return mm_context_store(context, MM_STORE_READ, out, err);
-    *records = mm_context_store(context, MM_STORE_WRITE, out, &refused) == MM_OK;
-    if (*records) return MM_OK;
-    MM_TRY(mm_context_store(context, MM_STORE_READ, out, err));
-    mm_warn(context, "Nothing will be recorded: %s", refused.message);
-    return MM_OK;
+    return mm_context_store_to_record(context, out, records, err);
 }
 
 static void drop_eval(mm_eval *eval)

@@ -165,8 +165,9 @@ static mm_status answer_one(const mm_context *context, const mm_args *args, mm_s
         print_json(loaded, prompt, &text, &generation);
     else
         mm_out("\n");
-    MM_GO(mm_sample_record(store, loaded->run.id, loaded->checkpoint.step, 0, prompt, &text,
-                           &sampling, &generation, err));
+    if (store)
+        MM_GO(mm_sample_record(store, loaded->run.id, loaded->checkpoint.step, 0, prompt, &text,
+                               &sampling, &generation, err));
     mm_say(context, "%d tokens, %s, %.0f tokens/s", generation.n_tokens,
            mm_finish_text(generation.finish),
            generation.decode_s > 0 ? generation.n_tokens / generation.decode_s : 0.0);
@@ -260,11 +261,15 @@ mm_status mm_cmd_generate(const mm_context *context, const mm_args *args, mm_err
         typed[strcspn(typed, "\n")] = '\0';
         prompt = typed;
     }
-    const bool writes = !is_file || mm_args_has(args, "record");
-    MM_GO(mm_context_store(context, writes ? MM_STORE_WRITE : MM_STORE_READ, &store, err));
+    bool records = false;
+    if (!is_file)
+        MM_GO(mm_context_store_to_record(context, &store, &records, err));
+    else
+        MM_GO(mm_context_store(
+            context, mm_args_has(args, "record") ? MM_STORE_WRITE : MM_STORE_READ, &store, err));
     MM_GO(mm_load_run_as_asked(&loaded, store, mm_args_at(args, 0), args, err));
     status = is_file ? answer_file(context, args, store, &loaded, err)
-                     : answer_one(context, args, store, &loaded, prompt, err);
+                     : answer_one(context, args, records ? store : NULL, &loaded, prompt, err);
 done:
     mm_free(typed);
     mm_loaded_drop(&loaded);

@@ -92,6 +92,10 @@ extern const mm_option mm_tokenizer_show_options[];
 /* Opens the database of the context. A missing one names the ways to get one. Caller closes. */
 MM_NODISCARD mm_status mm_context_store(const mm_context *context, mm_store_mode mode,
                                         mm_store **out, mm_err *err);
+/* For work that is worth doing without its record: a database that can only be read is said, and
+ * *records is false. */
+MM_NODISCARD mm_status mm_context_store_to_record(const mm_context *context, mm_store **out,
+                                                  bool *records, mm_err *err);
 /* `text` is a tokenizer.json, a folder that holds one, or a RUN whose tokenizer is meant. Caller
  * frees. */
 MM_NODISCARD mm_status mm_context_tokenizer(const mm_context *context, const char *text,

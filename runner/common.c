@@ -20,6 +20,17 @@ mm_status mm_context_store(const mm_context *context, mm_store_mode mode, mm_sto
     return mm_store_open(out, context->db_path, mode, err);
 }
 
+mm_status mm_context_store_to_record(const mm_context *context, mm_store **out, bool *records,
+                                     mm_err *err)
+{
+    mm_err refused = {0};
+    *records = mm_context_store(context, MM_STORE_WRITE, out, &refused) == MM_OK;
+    if (*records) return MM_OK;
+    MM_TRY(mm_context_store(context, MM_STORE_READ, out, err));
+    mm_warn(context, "Nothing will be recorded: %s", refused.message);
+    return MM_OK;
+}
+
 mm_status mm_context_tokenizer(const mm_context *context, const char *text, mm_tokenizer **out,
                                mm_err *err)
 {
