@@ -128,6 +128,43 @@ static void test_a_row_has_the_same_bits_in_any_batch(void **state)
     }
 }
 
+// The documents of a batch in another order: the same outputs in that order, bit for bit.
+static void test_another_order_permutes_the_outputs(void **state)
+{
+    (void)state;
+    const mm_model_config config = fixture_v3();
+    for (int bf16 = 0; bf16 < 2; bf16++) {
+        const mm_engine_options options = {.threads = 2, .bf16 = bf16 != 0};
+        subject made = subject_of(&config, 1, &options);
+        fixture_batch data;
+        fixture_batch_fill(&data, LENGTHS, config.vocab_size, 6);
+        const int32_t n = data.batch.n_segments;
+        int32_t tokens[MAX_TOKENS];
+        int32_t labels[MAX_TOKENS];
+        int32_t bounds[sizeof LENGTHS / sizeof LENGTHS[0] + 1] = {0};
+        double expected[MAX_TOKENS];
+        double found[MAX_TOKENS];
+        for (int32_t s = 0; s < n; s++) {
+            const int32_t from = data.segments[n - 1 - s];
+            const int32_t count = data.segments[n - s] - from;
+            memcpy(tokens + bounds[s], data.tokens + from, (size_t)count * sizeof *tokens);
+            memcpy(labels + bounds[s], data.labels + from, (size_t)count * sizeof *labels);
+            bounds[s + 1] = bounds[s] + count;
+        }
+        const mm_batch turned = {.n_tokens = data.batch.n_tokens,
+                                 .n_segments = n,
+                                 .tokens = tokens,
+                                 .labels = labels,
+                                 .segments = bounds};
+        CHECK_OK(mm_engine_logprobs(made.engine, &data.batch, expected, failure));
+        CHECK_OK(mm_engine_logprobs(made.engine, &turned, found, failure));
+        for (int32_t s = 0; s < n; s++)
+            assert_memory_equal(found + bounds[s], expected + data.segments[n - 1 - s],
+                                (size_t)(bounds[s + 1] - bounds[s]) * sizeof *found);
+        subject_drop(&made);
+    }
+}
+
 static void test_logprobs_are_those_of_the_logits(void **state)
 {
     (void)state;
@@ -427,6 +464,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_weights_of_one_are_the_plain_pass),
         cmocka_unit_test(test_a_row_has_the_same_bits_in_any_batch),
+        cmocka_unit_test(test_another_order_permutes_the_outputs),
         cmocka_unit_test(test_logprobs_are_those_of_the_logits),
         cmocka_unit_test(test_threads_do_not_change_a_bit),
         cmocka_unit_test(test_weights_of_zero_give_no_gradient),
