@@ -9,6 +9,7 @@ import signal
 import subprocess
 import tempfile
 import time
+import unittest
 
 import harness
 
@@ -39,7 +40,10 @@ class Terminal:
     def __init__(self, test, *args):
         self.test = test
         self.seen = ""
-        self.pid, self.fd = pty.fork()
+        try:
+            self.pid, self.fd = pty.fork()
+        except OSError as error:
+            raise unittest.SkipTest(f"no pseudo-terminal here: {error}") from error
         if self.pid == 0:
             os.chdir(test.dir)
             os.execve(test.program, [test.program, *args], {**test.env, "TERM": "xterm"})
