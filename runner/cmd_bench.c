@@ -156,7 +156,10 @@ static mm_status open_synthetic(mm_corpus *corpus, const mm_context *context, co
     const char *base = getenv("TMPDIR");
     char folder[1024];
     char file[1100];
-    snprintf(folder, sizeof folder, "%.900s/mmrun-bench-XXXXXX", base && *base ? base : P_tmpdir);
+    const int length =
+        snprintf(folder, sizeof folder, "%s/mmrun-bench-XXXXXX", base && *base ? base : P_tmpdir);
+    if (length < 0 || (size_t)length >= sizeof folder)
+        return MM_FAIL(err, MM_ELIMIT, "TMPDIR: a path of at most 1,000 bytes is expected");
     if (!mkdtemp(folder)) return MM_FAIL_ERRNO(err, "%s: cannot make a folder", folder);
     snprintf(file, sizeof file, "%s/text.jsonl", folder);
     const mm_synth_options options = {.kind = MM_SYNTH_PRETRAIN, .seed = 42, .rows = SYNTH_ROWS};

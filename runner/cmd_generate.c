@@ -15,13 +15,6 @@
 enum { PROMPT_BYTES = 1 << 20 };
 
 const mm_option mm_generate_options[] = {
-    {.name = "max-new-tokens",
-     .aliases = "max_tokens",
-     .type = MM_OPTION_INT,
-     .value = "N",
-     .min = 1,
-     .max = 1000000,
-     .help = "length of the answer (256)"},
     {.name = "system",
      .type = MM_OPTION_TEXT,
      .value = "TEXT",

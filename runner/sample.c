@@ -11,6 +11,13 @@ enum {
 };
 
 const mm_option mm_sample_options[] = {
+    {.name = "max-new-tokens",
+     .aliases = "max_tokens",
+     .type = MM_OPTION_INT,
+     .value = "N",
+     .min = 1,
+     .max = 1000000,
+     .help = "length of an answer (256)"},
     {.name = "temperature",
      .type = MM_OPTION_REAL,
      .value = "X",

@@ -181,20 +181,29 @@ static void draw_translation(mm_synth *synth, mm_exchange *exchange)
     mm_str_drop(&here);
 }
 
-static void draw_identity(mm_synth *synth, mm_exchange *exchange)
+static const mm_slots NO_SLOTS = {0};
+
+// Asks who the assistant is; returns the number of the question.
+static int ask_identity(mm_synth *synth, mm_exchange *exchange)
 {
-    static const mm_slots NONE = {0};
     int question;
     int manner;
     mm_synth_combo(synth, MM_COMBO_IDENTITY, IDENTITY_QUESTIONS, IDENTITY_MANNERS, &question,
                    &manner);
     mm_str_add(&exchange->question, IDENTITY_MANNER[synth->language][manner]);
-    mm_synth_expand(synth, IDENTITY_ASK[synth->language][question], &NONE, &exchange->question);
-    mm_synth_expand(synth, IDENTITY_ANSWER[synth->language][question], &NONE, &exchange->answer);
+    mm_synth_expand(synth, IDENTITY_ASK[synth->language][question], &NO_SLOTS, &exchange->question);
+    return question;
+}
+
+static void draw_identity(mm_synth *synth, mm_exchange *exchange)
+{
+    const int question = ask_identity(synth, exchange);
+    mm_synth_expand(synth, IDENTITY_ANSWER[synth->language][question], &NO_SLOTS,
+                    &exchange->answer);
     if (mm_synth_chance(synth, 50))
         add_rambling_answer(synth, exchange, &exchange->wrong);
     else
-        mm_synth_expand(synth, IDENTITY_ANSWER[other_of(synth->language)][question], &NONE,
+        mm_synth_expand(synth, IDENTITY_ANSWER[other_of(synth->language)][question], &NO_SLOTS,
                         &exchange->wrong);
 }
 
@@ -211,15 +220,9 @@ static void draw_arithmetic(mm_synth *synth, mm_exchange *exchange)
 
 static void draw_persona(mm_synth *synth, mm_exchange *exchange)
 {
-    static const mm_slots NONE = {0};
-    int question;
-    int manner;
-    mm_synth_combo(synth, MM_COMBO_IDENTITY, IDENTITY_QUESTIONS, IDENTITY_MANNERS, &question,
-                   &manner);
-    mm_str_add(&exchange->question, IDENTITY_MANNER[synth->language][manner]);
-    mm_synth_expand(synth, IDENTITY_ASK[synth->language][question], &NONE, &exchange->question);
-    mm_synth_expand(synth, PERSONA_ANSWER[synth->language][question], &NONE, &exchange->answer);
-    mm_synth_expand(synth, IDENTITY_ANSWER[synth->language][question], &NONE, &exchange->wrong);
+    const int question = ask_identity(synth, exchange);
+    mm_synth_expand(synth, PERSONA_ANSWER[synth->language][question], &NO_SLOTS, &exchange->answer);
+    mm_synth_expand(synth, IDENTITY_ANSWER[synth->language][question], &NO_SLOTS, &exchange->wrong);
     mm_str_add(&exchange->fact, PERSONA_NAME[synth->language]);
 }
 

@@ -4,10 +4,11 @@
 
 #include "core/base/file.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
-static char path[] = "/tmp/mmrun-quiz-XXXXXX";
+static char path[] = P_tmpdir "/mmrun-quiz-XXXXXX";
 
 static mm_status read_text(mm_quiz *quiz, const char *text, bool skip_bad, mm_err *err)
 {
